@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writing to and reading from a ledger as a member: sign an entry and submit it, read a typed value."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from chaincode import state
+from chaincode.codes import CODES
+from chaincode.entries import Entry, make_entry, open_entry
+from chaincode.ledgers import Ledger, Receipt
+from identity.errors import EvidenceError, Rejected
+from identity.keys import Identity
+
+Value = TypeVar("Value")
+Clock = Callable[[], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """A member that signs: its name, its key in force, and the federation that it writes for."""
+
+    federation: str
+    member: str
+    identity: Identity
+
+    def entry(self, kind: str, at: int, body: Mapping[str, Any], *, agreement: str = "", **subjects: str) -> bytes:
+        """The signed envelope of an entry; underscores in subject names stand for hyphens."""
+        digests = {name.replace("_", "-"): digest for name, digest in subjects.items()}
+        digests["federation"] = self.federation
+        if agreement:
+            digests["agreement"] = agreement
+        return make_entry(kind, member=self.member, at=at, subjects=digests, body=body, signer=self.identity)
+
+
+def submit(ledger: Ledger, envelope: bytes) -> Receipt:
+    """Submit one entry that must be accepted.
+
+    Raises:
+        Rejected: it was not; the message says what to do next.
+    """
+    outcome = ledger.submit([envelope])[0]
+    if isinstance(outcome, Rejected):
+        raise Rejected(outcome.code, outcome.message, next=outcome.next or CODES.get(outcome.code, ("", ""))[1] or None)
+    return outcome
+
+
+def read(ledger: Ledger, cls: type[Value], key: str) -> Value | None:
+    """The value under a key of the ledger's state, None for an absent one."""
+    return read_all(ledger, cls, {"": key})[""]
+
+
+def read_all(ledger: Ledger, cls: type[Value], keys: Mapping[str, str]) -> dict[str, Value | None]:
+    """The values under several keys in one read, by the names that the caller gave them."""
+    found = ledger.get(list(keys.values()))
+    return {name: None if (data := found[key]) is None else state.decode(cls, data) for name, key in keys.items()}
+
+
+def demand(ledger: Ledger, cls: type[Value], key: str) -> Value:
+    """The value under a key that must be there.
+
+    Raises:
+        EvidenceError: ``state-missing``.
+    """
+    value = read(ledger, cls, key)
+    if value is None:
+        raise EvidenceError("state-missing", f"The ledger has no {key}.", next="fedledger status")
+    return value
+
+
+def find_proposal(envelopes: Iterable[bytes], agreement: str) -> Entry:
+    """The entry that proposed an agreement.
+
+    Raises:
+        EvidenceError: ``agreement-unknown``.
+    """
+    for data in envelopes:
+        entry = open_entry(data)
+        if entry.kind == "propose" and entry.agreement == agreement:
+            return entry
+    raise EvidenceError("agreement-unknown", f"No entry proposes agreement {agreement[:12]}.", next="fedledger log --kind propose")

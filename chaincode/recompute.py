@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A round's result, computed again from the agreement, the base model and the committed updates (R4).
+
+The coordinator, every participant and the auditor run these same functions; what they give must be what the ledger
+records, to the bit.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from chaincode.aggregation import RULES, mean_model, state_digest, sum_digest
+from chaincode.agreement import agreement_digest, tensor_specs
+from chaincode.models import Tensor, model_digest
+from chaincode.optimisers import parse_optimiser
+from chaincode.update import vector_length
+from identity.errors import EvidenceError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from chaincode.aggregation import Floats, Sums
+    from chaincode.agreement import TensorSpec
+    from chaincode.evidence import VerifiedUpdate
+    from chaincode.optimisers import Doubles
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a round gives: the digests are those that the ledger records.
+
+    `sum` is the integer sum's digest, `model_digest` the new model's, `optimiser` the digest of the optimiser's
+    state, empty where it has none. `state` has the shape (rows, elements of the vector).
+    """
+
+    weight: int
+    sum: str
+    model: Mapping[str, Tensor]
+    model_digest: str
+    state: Doubles | None
+    optimiser: str
+
+
+def recompute_result(
+    agreement: Mapping[str, Any],
+    base: Mapping[str, Tensor],
+    updates: Sequence[VerifiedUpdate],
+    state: Doubles | None = None,
+    *,
+    threads: int = 1,
+) -> Result:
+    """The result of a round from the agreement's JSON value, the base model's tensors and the included updates.
+
+    `state` is the optimiser's state after the round before (None in the first). `threads` does not change a bit
+    of the result.
+
+    Raises EvidenceError: agreement-digest or base-digest where the updates were committed for another agreement
+    or base model, and what `sum_updates` and `finish` raise.
+    """
+    specs = tensor_specs(agreement)
+    total = sum_updates(updates, specs, agreement["aggregation"]["rule"], threads=threads)
+    committed = updates[0].commitment  # the sum has checked that there is one, and that all agree with it
+    if (digest := agreement_digest(agreement)) != committed.agreement:
+        message = f"{committed.named()} was committed under agreement {committed.agreement}, not {digest}."
+        raise EvidenceError("agreement-digest", message)
+    if (digest := model_digest(base)) != committed.base:
+        message = f"{committed.named()} was committed against base model {committed.base}, not {digest}."
+        raise EvidenceError("base-digest", message)
+    return finish(agreement, base, total, sum(u.commitment.weight for u in updates), state, threads=threads)
+
+
+def sum_updates(
+    updates: Sequence[VerifiedUpdate], specs: Sequence[TensorSpec], rule: str = "mean", *, threads: int = 1
+) -> Sums:
+    """The aggregate of the whole vector under a rule, its coordinates split over `threads`.
+
+    Raises EvidenceError(rule-unknown), and what the rule raises (`aggregation.weighted_sum`).
+    """
+    if rule not in RULES:
+        raise EvidenceError("rule-unknown", f"There is no aggregation rule {rule}; there is {', '.join(RULES)}.")
+    length = vector_length(specs)
+    if threads <= 1 or not length:
+        return RULES[rule](updates, specs)
+    total = np.empty(length, np.int64)
+    cuts = [length * i // threads for i in range(threads + 1)]
+
+    def shard(i: int) -> None:
+        RULES[rule](updates, specs, cuts[i], cuts[i + 1], out=total[cuts[i] : cuts[i + 1]])
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(shard, range(threads)))
+    return total
+
+
+def finish(
+    agreement: Mapping[str, Any],
+    base: Mapping[str, Tensor],
+    total: Sums,
+    weight: int,
+    state: Doubles | None = None,
+    *,
+    threads: int = 1,
+) -> Result:
+    """The result of a round from its integer sum, for a caller that had the sum computed in parts.
+
+    Raises EvidenceError: model-schema, optimiser-parameters, optimiser-state (a state of another shape, or one
+    for an optimiser that has none), sum-length, and what `aggregation.mean_model` raises.
+    """
+    specs, terms = tensor_specs(agreement), agreement["aggregation"]
+    optimiser = parse_optimiser(terms["optimiser"], terms["parameters"])
+    if total.shape != (vector_length(specs),):
+        raise EvidenceError("sum-length", f"The sum has {total.size} elements; the model has {vector_length(specs)}.")
+    if state is not None and (not optimiser.rows or state.shape != (optimiser.rows, len(total))):
+        raise EvidenceError("optimiser-state", f"The state is not one of {optimiser.name} for {len(total)} elements.")
+    vector, following = mean_model(to_vector(base, specs), total, weight, specs, optimiser, state=state)
+    model = to_model(vector, base, specs)
+    return Result(
+        weight=weight,
+        sum=sum_digest(total, threads=threads),
+        model=model,
+        model_digest=model_digest(model),
+        state=following,
+        optimiser="" if following is None else state_digest(following, threads=threads),
+    )
+
+
+def to_vector(model: Mapping[str, Tensor], specs: Sequence[TensorSpec]) -> Floats:
+    """A model's vector: its tensors of rule "mean" in the agreement's order, flat, in new memory.
+
+    Raises EvidenceError(model-schema) where the model is not of the agreement's schema.
+    """
+    _check_schema(model, specs)
+    vector = np.empty(vector_length(specs), np.float32)
+    raw, position = vector.view(np.uint8).data, 0
+    for spec in specs:
+        if spec.rule == "mean":
+            data = model[spec.name].data
+            raw[position : position + len(data)] = data
+            position += len(data)
+    return vector
+
+
+def to_model(vector: Floats, base: Mapping[str, Tensor], specs: Sequence[TensorSpec]) -> dict[str, Tensor]:
+    """The model with this vector: the other tensors ("keep", and "local" to the sites) are the base model's.
+
+    The tensors are views of `vector` and of the base model's. Raises EvidenceError(model-schema).
+    """
+    _check_schema(base, specs)
+    raw, position = vector.view(np.uint8).data.toreadonly(), 0
+    model = {}
+    for spec in specs:
+        tensor = base[spec.name]
+        if spec.rule == "mean":
+            size = len(tensor.data)
+            tensor = Tensor(tensor.dtype, tensor.shape, raw[position : position + size])
+            position += size
+        model[spec.name] = tensor
+    if position != len(raw):
+        raise EvidenceError("model-schema", f"The vector has {vector.size} elements, another number than the model.")
+    return model
+
+
+def _check_schema(model: Mapping[str, Tensor], specs: Sequence[TensorSpec]) -> None:
+    if model.keys() != {spec.name for spec in specs}:
+        differing = sorted(model.keys() ^ {spec.name for spec in specs})[:5]
+        raise EvidenceError(
+            "model-schema", f"Model and agreement do not name the same tensors: {', '.join(differing)}."
+        )
+    for spec in specs:
+        tensor = model[spec.name]
+        if (tensor.dtype, tensor.shape) != (spec.dtype, spec.shape):
+            found, agreed = f"{tensor.dtype} {list(tensor.shape)}", f"{spec.dtype} {list(spec.shape)}"
+            raise EvidenceError("model-schema", f"Tensor {spec.name} is {found}; the agreement says {agreed}.")
+        if spec.rule == "mean" and spec.dtype != "float32":
+            raise EvidenceError("model-schema", f"Tensor {spec.name} is to be averaged, but is not float32.")
