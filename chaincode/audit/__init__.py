@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The audit: ten claims about a federation's evidence, each judged from the bytes alone (rule R7).
+
+It has no side effects, needs no network and no clock, and believes nobody: not the database's tables, not the index of
+a bundle, not whoever ran the federation. Hostile evidence gives findings, never anything else. Everything up to
+recomputation (claim 8) runs on the standard library, ``cryptography`` and ``rfc8785``.
+"""
+
+from chaincode.audit.log_claims import check_outside, check_whole, check_witnesses
+from chaincode.audit.member_claims import check_credentials, check_signatures
+from chaincode.audit.release_claim import check_release
+from chaincode.audit.replay import Replay, replay
+from chaincode.audit.report import ABSENT, FAIL, PASS, TITLES, Claim, Draft, Finding, Report, unreadable
+from chaincode.audit.result_claims import Engine
+from chaincode.audit.round_claims import check_rounds
+from chaincode.audit.source import Observer, Progress, Source
+from chaincode.trust import FederationKey
+
+__all__ = [
+    "ABSENT", "FAIL", "PASS", "Claim", "Finding", "Observer", "Progress", "Report", "Source", "audit", "unreadable",
+]  # fmt: skip
+
+
+def _silent(_stage: str, _done: int, _total: int) -> None:
+    """No progress is reported."""
+
+
+def audit(
+    source: Source,
+    *,
+    key: FederationKey | None = None,
+    head: bytes | None = None,
+    recompute: bool = True,
+    progress: Progress = _silent,
+) -> Report:
+    """Judge evidence. ``key`` and ``head`` (a checkpoint note) are what the auditor had from outside, if anything.
+
+    Without ``recompute`` numpy stays unloaded, and claim 8 is not in this evidence.
+
+    Raises Unavailable(float-environment) where this process does not compute as IEEE 754 asks; otherwise whatever is
+    wrong with the evidence is a finding.
+    """
+    drafts = {number: Draft(number) for number in TITLES}
+    observer = source.observer()
+    # (1, 3, 4) one pass over the log; then the container against it
+    replayed = replay(source.entries(), observer, progress, form=drafts[3], rules=drafts[4], whole=drafts[1])
+    for number, finding in observer.finish(replayed.leaves, replayed.state):
+        drafts[number].add(finding)
+    trusted = check_whole(drafts[1], source, replayed, key)
+    _describe(drafts, replayed)
+    # (2) what only an outsider's memory can show
+    check_outside(drafts[2], replayed, trusted, head)
+    # (5, 6) the people
+    check_credentials(drafts[5], source, replayed.facts, progress)
+    check_signatures(drafts[6], replayed.facts)
+    # (7, 8) the work
+    check_rounds(drafts[7], drafts[8], source, replayed.facts, engine=_engine() if recompute else None, progress=progress)
+    # (9, 10) what left the federation, and who watched
+    check_release(drafts[9], source, replayed, trusted)
+    check_witnesses(drafts[10], replayed, trusted)
+    checkpoint = trusted.checkpoint
+    return Report(
+        federation=replayed.facts.federation,
+        origin=trusted.log.name if trusted.log else "",
+        size=len(replayed.leaves),
+        root=checkpoint.root.hex() if checkpoint else "",
+        key="evidence" if key is None else "given",
+        claims=tuple(draft.claim() for draft in drafts.values()),
+        attestations=tuple(replayed.facts.attestations),
+    )
+
+
+def _engine() -> Engine:
+    """What needs numpy, loaded now."""
+    from chaincode.audit import recomputing  # noqa: PLC0415 (the auditor's path is free of numpy up to here)
+
+    return recomputing
+
+
+def _describe(drafts: dict[int, Draft], replayed: Replay) -> None:
+    size, facts = len(replayed.leaves), replayed.facts
+    drafts[1].summary = f"{size} entries of federation {facts.federation[:12] or 'unknown'}; leaves, root, head and keys compared."
+    drafts[3].summary = f"{size} envelopes opened; {len(replayed.authors)} keys have signed."
+    drafts[4].summary = f"{replayed.accepted} of {size} entries accepted; the state has {len(replayed.state)} keys."
+    for number in (3, 4):
+        drafts[number].rest_on_all(size)

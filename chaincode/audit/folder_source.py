@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run folder as evidence: one snapshot of its ledger file, and the artefacts that lie beside it."""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from chaincode import artefacts
+from chaincode.audit.tables import TablesObserver
+from chaincode.blobs import BlobStore
+from chaincode.files import mapped
+from chaincode.ledgers.connection import Connection
+from chaincode.ledgers.tables import errors_of
+from identity.errors import EvidenceError, Unavailable
+
+LEDGER = "ledger.sqlite"
+BLOBS = "blobs"
+
+
+class FolderSource:
+    """The ``Source`` that a run folder is. All reads of the ledger are of one moment, also while a run writes it."""
+
+    def __init__(self, path: Path, connection: Connection) -> None:
+        self.path, self._connection = path, connection
+        self._blobs = BlobStore(path / BLOBS)
+
+    def checkpoint(self) -> str | bytes:
+        """The log's signed head. Raises EvidenceError(ledger-inconsistent) where there is none."""
+        with errors_of(self._connection.path):
+            rows = self._connection.raw.execute("SELECT note FROM checkpoint").fetchall()
+        if len(rows) != 1 or not isinstance(rows[0][0], str | bytes):
+            raise EvidenceError("ledger-inconsistent", f"The table checkpoint has {len(rows)} rows, or one that is no note.")
+        note: str | bytes = rows[0][0]
+        return note
+
+    def entries(self) -> Iterator[bytes]:
+        """The envelopes in the log's order. Raises EvidenceError: ledger-*."""
+        with errors_of(self._connection.path):
+            for (envelope,) in self._connection.raw.execute("SELECT envelope FROM entry ORDER BY idx"):
+                # A damaged file can hold any type here; what is no envelope is found when it is opened.
+                yield envelope if isinstance(envelope, bytes) else str(envelope).encode()
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[memoryview | None]:
+        """The bytes of an artefact, mapped; None where it is not there.
+
+        Raises EvidenceError: file-not-regular, artefact-unreadable, artefact-name.
+        """
+        if not artefacts.is_name(name) or name in (artefacts.CHECKPOINT, artefacts.ENTRIES):
+            raise EvidenceError("artefact-name", f"A run folder has no file {name[:80]!r} that is evidence.")
+        with ExitStack() as stack:
+            try:
+                data = self._open(name, stack)
+            except (FileNotFoundError, NotADirectoryError):
+                data = None
+            except OSError as error:
+                raise EvidenceError("artefact-unreadable", f"{self.path / name}: {error.strerror or error}") from error
+            yield data
+
+    def _open(self, name: str, stack: ExitStack) -> memoryview | None:
+        if not name.startswith(f"{BLOBS}/"):
+            return stack.enter_context(mapped(self.path / name))
+        try:
+            return stack.enter_context(self._blobs.open(name.removeprefix(f"{BLOBS}/")))
+        except EvidenceError as error:
+            if error.code == "blob-missing":
+                return None
+            raise
+
+    def observer(self) -> TablesObserver:
+        """One that compares every row of the database with what follows from the entries."""
+        return TablesObserver(self._connection.raw, self._connection.path)
+
+    def check_still(self) -> None:
+        """Refuse to blame evidence that a run is writing meanwhile: without a read lock a reader may see half of a write.
+
+        Raises Unavailable(evidence-changing) where the ledger's head is another one by now.
+        """
+        fresh = Connection.reader(self._connection.path)
+        try:
+            statement = "SELECT note FROM checkpoint"
+            if fresh.rows(statement) != self._connection.rows(statement):
+                message = f"A run is writing {self._connection.path} while it is read."
+                raise Unavailable("evidence-changing", message, next="fedledger audit verify")
+        finally:
+            fresh.close()
+
+
+@contextmanager
+def folder_source(path: Path) -> Iterator[FolderSource]:
+    """Open a run folder as evidence, and hold one read transaction meanwhile; nothing is written.
+
+    Raises EvidenceError: ledger-* for a file that is no ledger; Unavailable where it cannot be opened.
+    """
+    ledger = path / LEDGER
+    if not os.path.exists(ledger):
+        raise EvidenceError("ledger-missing", f"There is no {LEDGER} in {path}.")
+    connection = Connection.reader(ledger)
+    try:
+        with errors_of(ledger):
+            connection.raw.execute("BEGIN")
+            connection.raw.execute("SELECT count(*) FROM meta").fetchone()  # the moment that is read from now on
+        yield FolderSource(path, connection)
+    finally:
+        connection.close()

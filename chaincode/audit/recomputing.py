@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What of an audit needs numpy. Loaded only where recomputation is asked for: nothing else here may import it."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from chaincode import aggregation
+from chaincode.agreement import TensorSpec, tensor_specs
+from chaincode.evidence import VerifiedUpdate
+from chaincode.models import Tensor
+from chaincode.optimisers import initial_state, parse_optimiser
+from chaincode.recompute import Result, sum_updates
+from chaincode.recompute import finish as finish_round
+from chaincode.update import check_range, vector_length
+from identity.errors import EvidenceError
+
+__all__ = ["add", "check_range", "finish", "load_state"]
+
+_THREADS = os.cpu_count() or 1
+
+
+def add(total: Any, updates: Sequence[VerifiedUpdate], specs: Sequence[TensorSpec], rule: str) -> Any:
+    """The aggregate of some updates, added to that of others (None for none before).
+
+    Raises EvidenceError as ``recompute.sum_updates`` and ``aggregation.add`` do.
+    """
+    part = sum_updates(updates, specs, rule, threads=_THREADS)
+    return part if total is None else aggregation.add([total, part])
+
+
+def finish(terms: Mapping[str, Any], base: Mapping[str, Tensor], total: Any, weight: int, state: Any) -> Result:
+    """The result of a round. Raises EvidenceError as ``recompute.finish`` does."""
+    return finish_round(terms, base, total, weight, state, threads=_THREADS)
+
+
+def load_state(terms: Mapping[str, Any], data: memoryview) -> Any:
+    """The optimiser's state that verified bytes hold, None where the agreement's optimiser has none.
+
+    Raises EvidenceError(optimiser-state) for bytes of another length.
+    """
+    aggregation = terms["aggregation"]
+    optimiser = parse_optimiser(aggregation["optimiser"], aggregation["parameters"])
+    if not optimiser.rows:
+        return None
+    length = vector_length(tensor_specs(terms))
+    if len(data) != optimiser.rows * length * 8:
+        raise EvidenceError("optimiser-state", f"The optimiser's state has {len(data)} bytes, not those of {optimiser.name}.")
+    state = initial_state(optimiser, length)
+    state.data.cast("B")[:] = data  # little-endian float64 as they lie; the contract wants elements, so not empty
+    return state

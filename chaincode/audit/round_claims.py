@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The claim about updates (7): what was included is what was committed, and what was left out has its reason (R2)."""
+
+from array import array
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import islice
+from sys import byteorder
+from typing import Any, Protocol
+
+from chaincode import artefacts
+from chaincode.agreement import TensorSpec, tensor_specs
+from chaincode.audit.facts import Attempt, Commit, Facts, Omission
+from chaincode.audit.report import Draft
+from chaincode.audit.result_claims import Engine, Results
+from chaincode.audit.source import Progress, Source
+from chaincode.evidence import Commitment, VerifiedUpdate, verify_update
+from identity.errors import EvidenceError
+
+_TOGETHER = 256  # updates open at a time: each mapping holds a file descriptor
+_ALTERED = {"update-size", "update-digest"}
+_RULES = {
+    "not-delivered": "R2: after the delivery deadline, and against no receipt",
+    "digest-mismatch": "R2: other bytes than committed were delivered, after the deadline, and against no receipt",
+    "invalid-update": "R2: the committed bytes are no update that the agreement allows",
+}
+
+
+class RangeCheck(Protocol):
+    """Refuses (EvidenceError update-beyond-clip) an update with an integer beyond its tensor's clip."""
+
+    def __call__(self, body: memoryview, specs: Sequence[TensorSpec], encoding: str) -> None: ...
+
+
+def check_range(body: memoryview, specs: Sequence[TensorSpec], encoding: str) -> None:
+    """As ``chaincode.update.check_range``, with the standard library alone."""
+    position, code = 0, {"int32": "i", "int64": "q"}[encoding]
+    for spec in specs:
+        if spec.rule != "mean" or not spec.elements:
+            continue
+        values = array(code)
+        end = position + spec.elements * values.itemsize
+        values.frombytes(body[position:end])
+        if byteorder == "big":
+            values.byteswap()
+        if not (-spec.bound <= min(values) and max(values) <= spec.bound):
+            raise EvidenceError("update-beyond-clip", f"The update goes beyond +-{spec.bound} in tensor {spec.name}.")
+        position = end
+
+
+def check_rounds(
+    commitments: Draft, results: Draft, source: Source, facts: Facts, *, engine: Engine | None, progress: Progress
+) -> None:
+    """Claims 7 and 8 in one walk over the attempts, so that each update is read once."""
+    total = sum(len(attempt.commits) for attempt in facts.attempts.values())
+    rounds = Rounds(commitments, source, facts, Results(results, source, engine), engine, progress, total)
+    for attempt in facts.attempts.values():
+        rounds.check(attempt)
+    rounds.conclude()
+
+
+@dataclass(slots=True)
+class Rounds:
+    """The walk, and what it has counted."""
+
+    draft: Draft
+    source: Source
+    facts: Facts
+    results: Results
+    engine: Engine | None
+    progress: Progress
+    total: int
+    read: int = 0
+    verified: int = 0
+    included: int = 0
+    omitted: int = 0
+    abandoned: int = 0
+    kept: set[str] = field(default_factory=set)
+
+    def check(self, attempt: Attempt) -> None:
+        """Judge every commitment of one attempt, and the result if one was recorded."""
+        terms = self.facts.agreements[attempt.agreement].terms
+        specs, omissions = tensor_specs(terms), {o.member: o for o in attempt.omitted}
+        included, members = set(attempt.included), iter(sorted(attempt.commits))
+        self.kept = set()
+        self.results.begin(attempt, terms)
+        while some := list(islice(members, _TOGETHER)):
+            with ExitStack() as stack:
+                updates: list[VerifiedUpdate] = []
+                for member in some:
+                    found = self._verify(stack, attempt, member, terms, specs)
+                    if member in included:
+                        self._judge_included(attempt, member, found)
+                        if isinstance(found, VerifiedUpdate):
+                            updates.append(found)
+                        else:
+                            self.results.incomplete = True
+                    elif member in omissions:
+                        self._judge_omitted(attempt, omissions[member], found)
+                    else:
+                        self._judge_other(attempt, member, found)
+                self.results.sum(updates, specs)
+        self._tell(attempt)
+        if attempt.recorded is not None:
+            self.draft.rest(attempt.recorded.index)
+            self.results.check()
+
+    def conclude(self) -> None:
+        """Say what was counted."""
+        self.draft.summary = (
+            f"{self.verified} of {self.included} included updates verified against their commitments; "
+            f"{self.omitted} omissions with author, reason and rule; {self.abandoned} sealed attempts given up."
+        )
+        if not any(attempt.recorded for attempt in self.facts.attempts.values()):
+            self.draft.lack("a recorded round")
+        self.results.conclude()
+
+    def _verify(
+        self, stack: ExitStack, attempt: Attempt, member: str, terms: Mapping[str, Any], specs: Sequence[TensorSpec]
+    ) -> VerifiedUpdate | EvidenceError | None:
+        """The verified update, why its bytes are refused, or None where they are not in this evidence."""
+        commit, encoding = attempt.commits[member], terms["model"]["encoding"]
+        commitment = Commitment(
+            federation=self.facts.federation, agreement=attempt.agreement, round=attempt.round, attempt=attempt.number,
+            base=attempt.base, member=member, digest=commit.update, size=commit.size, weight=commit.examples,
+            encoding=encoding, elements=sum(s.elements for s in specs if s.rule == "mean"),
+        )  # fmt: skip
+        self.read += 1
+        self.progress("verifying updates", self.read, self.total)
+        try:
+            data = stack.enter_context(self.source.open(artefacts.blob(commit.update)))
+            if data is None:
+                return None
+            update = verify_update(commitment, data)
+            in_range: RangeCheck = self.engine.check_range if self.engine is not None else check_range
+            in_range(update.body, specs, encoding)
+        except EvidenceError as error:
+            return error
+        self.kept.add(member)
+        return update
+
+    def _judge_included(self, attempt: Attempt, member: str, found: VerifiedUpdate | EvidenceError | None) -> None:
+        commit = attempt.commits[member]
+        self.included += 1
+        self.draft.rest(commit.index)
+        if found is None:
+            self.draft.lack(f"{_blob(commit)}, the update of {member} in {attempt}, deleted or not exported (entry {commit.index})")
+        elif isinstance(found, EvidenceError):
+            self.draft.fail(found.code, _blob(commit), f"{found.message} (committed by entry {commit.index}, included by {attempt.recorded})")
+        else:
+            self.verified += 1
+
+    def _judge_omitted(self, attempt: Attempt, omission: Omission, found: VerifiedUpdate | EvidenceError | None) -> None:
+        commit, member, reason = attempt.commits[omission.member], omission.member, omission.reason
+        self.omitted += 1
+        contested = f"; contested by {attempt.claims[member]} ({omission.contested})" if omission.contested else ""
+        self.draft.note(f"{attempt}: {member} was omitted by {attempt.coordinator} as {reason} ({attempt.recorded}); "
+                        f"{_RULES[reason]}{contested}")  # fmt: skip
+        if isinstance(found, EvidenceError) and found.code in _ALTERED:
+            self.draft.fail(found.code, _blob(commit), f"{found.message} It is kept under the digest that entry {commit.index} commits to.")
+        elif isinstance(found, VerifiedUpdate) or (found is not None and reason != "invalid-update"):
+            what = f"{member} is omitted from {attempt} as {reason}, but {_blob(commit)} is here and is what entry {commit.index} commits to."
+            self.draft.fail("omission-unfounded", str(attempt.recorded), what)
+        elif isinstance(found, EvidenceError):
+            self.draft.note(f"{_blob(commit)} bears the omission out: {found.message} [{found.code}]")
+        elif reason == "invalid-update":
+            self.draft.lack(f"{_blob(commit)}, which would show whether the omission of {member} from {attempt} is founded")
+
+    def _judge_other(self, attempt: Attempt, member: str, found: VerifiedUpdate | EvidenceError | None) -> None:
+        """A commitment that no record judges: its bytes, if they were kept, must still be the committed ones."""
+        commit = attempt.commits[member]
+        if isinstance(found, EvidenceError) and (found.code in _ALTERED or not _is_content(found)):
+            self.draft.fail(found.code, _blob(commit), f"{found.message} (committed by entry {commit.index})")
+
+    def _tell(self, attempt: Attempt) -> None:
+        """What a reader must know of an attempt that was given up, and of commitments that the seal left out."""
+        for member, reason in attempt.out:
+            if member in attempt.commits:
+                self.draft.note(f"{attempt}: {member} had committed and was left out of the cohort as {reason} ({attempt.sealed})")
+        if attempt.aborted is None:
+            return
+        how = f"was given up by {attempt.abort_author} as {attempt.abort_reason} ({attempt.aborted})"
+        if attempt.sealed is None:
+            self.draft.note(f"{attempt} {how} before its seal")
+            return
+        self.abandoned += 1
+        kept = len(self.kept & set(attempt.cohort))
+        self.draft.note(f"{attempt} {how} after its seal ({attempt.sealed}): delivered and discarded; {kept} of "
+                        f"{len(attempt.cohort)} updates of the cohort are kept here")  # fmt: skip
+
+
+def _is_content(error: EvidenceError) -> bool:
+    """Whether the error is about what the committed bytes say, not about the file that holds them."""
+    return error.code.startswith(("update-", "blob-header"))
+
+
+def _blob(commit: Commit) -> str:
+    return f"blob {commit.update}"

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The evidence bundle: one file with everything that an audit reads, in which every byte is accounted for.
+
+The first line is the index, canonical JSON (RFC 8785) and a newline:
+
+    {"files":[{"length":N,"name":"...","sha256":"..."},...],"format":"fedledger-bundle","version":1}
+
+The bodies follow in the index's order (names ascending, by bytes), uncompressed, without anything between or after
+them. Names are those of ``chaincode.artefacts``; nothing is ever unpacked. The same files give the same bytes.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import BinaryIO, Final, NoReturn
+
+from chaincode import artefacts
+from chaincode.files import mapped, replacing
+from identity import canonical
+from identity.envelope import ENVELOPE_LIMIT
+from identity.errors import EvidenceError
+
+MAX_FILES: Final = 1_000_000
+_MAGIC: Final = b'{"files":['
+_FOOT: Final = b'],"format":"fedledger-bundle","version":1}\n'
+_ANY_FOOT: Final = re.compile(rb'\],"format":"([!-~]{1,64}?)","version":([0-9]{1,9})}\n')
+# A record in its one canonical spelling: reading it so keeps a hostile index from costing memory before it is refused.
+_RECORD: Final = re.compile(
+    rb'\{"length":(0|[1-9][0-9]{0,14}),"name":"([a-z0-9./-]{1,100})","sha256":"([0-9a-f]{64})"\}'
+)
+_LINE: Final = re.compile(rb"[^\n]*\n")
+_PIECE: Final = 1 << 20
+
+Body = AbstractContextManager[Iterable[memoryview | bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One line of the index, and where the file's body lies in the bundle."""
+
+    name: str
+    length: int
+    sha256: str
+    offset: int
+
+
+class Bundle:
+    """A bundle that is open for reading, mapped and never copied. Use it as a context manager, or ``close`` it."""
+
+    def __init__(self, view: memoryview, files: dict[str, File]) -> None:
+        """For ``open_bundle`` only."""
+        self._view, self.files = view, files
+
+    def body(self, name: str) -> memoryview | None:
+        """A file's bytes, None where the bundle has no such file. NOT verified: ``altered`` does that."""
+        file = self.files.get(name)
+        return None if file is None else self._view[file.offset : file.offset + file.length]
+
+    def altered(self, file: File) -> bool:
+        """Whether a file's bytes are not those of the index."""
+        return sha256(self._view[file.offset : file.offset + file.length]).hexdigest() != file.sha256
+
+    def checkpoint(self) -> bytes:
+        """The log's signed head, nothing of it verified."""
+        return bytes(self._view[slice(*_span(self.files[artefacts.CHECKPOINT]))])
+
+    def entries(self) -> Iterator[bytes]:
+        """The envelopes in the log's order, nothing of them verified.
+
+        Raises EvidenceError(bundle-entries), after the whole ones, for a line that is too long or does not end.
+        """
+        position, end = _span(self.files[artefacts.ENTRIES])
+        number = 0
+        while position < end:
+            found = _LINE.match(self._view, position, end)
+            if found is None or found.end() - position > ENVELOPE_LIMIT:
+                message = f"{artefacts.ENTRIES}: entry {number} does not end with a newline, or is too long."
+                raise EvidenceError("bundle-entries", message)
+            yield bytes(self._view[position : found.end() - 1])
+            position, number = found.end(), number + 1
+
+
+def _span(file: File) -> tuple[int, int]:
+    return file.offset, file.offset + file.length
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a path is a file that begins like a bundle. Raises OSError where it cannot be read."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
+
+
+@contextmanager
+def open_bundle(path: Path) -> Iterator[Bundle]:
+    """Open a bundle: its index is checked and accounts for every byte; the bodies are not yet verified.
+
+    Raises EvidenceError: bundle-index, bundle-version, bundle-name, bundle-order, bundle-missing (a file that every
+    bundle has), bundle-length, file-not-regular; OSError where the file cannot be opened.
+    """
+    with mapped(path, follow_links=True) as view:
+        yield Bundle(view, _parse(view))
+
+
+def _parse(view: memoryview) -> dict[str, File]:
+    records, start = _records(view)
+    files: dict[str, File] = {}
+    last = ""
+    for length, name, digest in records:
+        if not artefacts.is_name(name):
+            _refuse("bundle-name", f"{name[:80]!r} is not the name of evidence")
+        if name <= last:
+            _refuse("bundle-order", f"{name} does not follow {last}: names must ascend, each once")
+        files[name] = File(name, length, digest, start)
+        last, start = name, start + length
+    for name in artefacts.REQUIRED:
+        if name not in files:
+            _refuse("bundle-missing", f"it names no {name}, which every bundle has")
+    if start != len(view):
+        _refuse("bundle-length", f"it accounts for {start} bytes, the file has {len(view)}")
+    return files
+
+
+def _records(view: memoryview) -> tuple[list[tuple[int, str, str]], int]:
+    """The records of the index line, and where the line ends."""
+    if bytes(view[: len(_MAGIC)]) != _MAGIC:
+        _refuse("bundle-index", "the file does not begin like an evidence bundle")
+    records: list[tuple[int, str, str]] = []
+    position = len(_MAGIC)
+    while (found := _RECORD.match(view, position)) is not None:
+        records.append((int(found[1]), found[2].decode(), found[3].decode()))
+        position = found.end()
+        if len(records) > MAX_FILES:
+            _refuse("bundle-index", f"it names more than {MAX_FILES} files")
+        if bytes(view[position : position + 1]) != b",":
+            break
+        position += 1
+    else:
+        _refuse("bundle-index", f"record {len(records)}, at byte {position}, is not in its one form")
+    foot = _ANY_FOOT.match(view, position)
+    if foot is None:
+        _refuse("bundle-index", f"it does not end as it must after {len(records)} records, at byte {position}")
+    if foot[0] != _FOOT:
+        _refuse("bundle-version", f"format {foot[1].decode()!r} version {foot[2].decode()} is not known here")
+    return records, foot.end()
+
+
+def _refuse(code: str, why: str) -> NoReturn:
+    raise EvidenceError(code, f"The bundle's index line: {why}.")
+
+
+def write_bundle(path: Path, bodies: Iterable[tuple[str, Callable[[], Body]]]) -> list[File]:
+    """Write a bundle; ``path`` holds all of it, or what it held before. Readable by its owner alone.
+
+    Each body is opened twice, to be hashed and to be written, and must be the same both times.
+
+    Raises EvidenceError: bundle-name (not the name of evidence, or given twice), bundle-changed; OSError.
+    """
+    sources: dict[str, Callable[[], Body]] = {}
+    for name, body in bodies:
+        if not artefacts.is_name(name) or name in sources:
+            _refuse("bundle-name", f"{name[:80]!r} is not the name of evidence, or given twice")
+        sources[name] = body
+    files = [_hash(name, sources[name], None) for name in sorted(sources)]
+    with replacing(path, fsync=True) as out:
+        index = {
+            "files": [{"length": f.length, "name": f.name, "sha256": f.sha256} for f in files],
+            "format": "fedledger-bundle", "version": 1,
+        }  # fmt: skip
+        out.write(canonical.dumps(index) + b"\n")
+        for file in files:
+            if _hash(file.name, sources[file.name], out) != file:
+                raise EvidenceError("bundle-changed", f"{file.name} changed while the bundle was written.")
+    return files
+
+
+def _hash(name: str, body: Callable[[], Body], out: BinaryIO | None) -> File:
+    """Hash a body, and write it where asked to."""
+    hasher, length = sha256(), 0
+    with body() as pieces:
+        for piece in pieces:
+            view = memoryview(piece)
+            for start in range(0, len(view), _PIECE):  # hashed and written while it is in the cache
+                part = view[start : start + _PIECE]
+                hasher.update(part)
+                if out is not None:
+                    out.write(part)
+            length += len(view)
+    return File(name, length, hasher.hexdigest(), 0)

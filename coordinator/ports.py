@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the round driver asks of the cluster that aggregates, and of the sites."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from chaincode.evidence import Commitment
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """Bytes that a site delivered after the seal: the ledger's commitment, and the file to check against it."""
+
+    commitment: Commitment
+    path: str
+
+
+class PartialSum(Protocol):
+    """Verified updates that have been summed, held inside the cluster.
+
+    ``verdicts`` names every delivered member: an empty code where its update is in the sum, otherwise the
+    ``EvidenceError`` code that keeps it out (for example ``update-digest``).
+    """
+
+    @property
+    def verdicts(self) -> Mapping[str, str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FinishOrder:
+    """Make the new model: ``agreement`` is the signed agreement, ``base`` and ``optimiser`` the digests that the round
+    started from (``optimiser`` is empty for a fresh or stateless one), ``weight`` the included examples in all."""
+
+    agreement: Mapping[str, Any]
+    round: int
+    base: str
+    optimiser: str
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The round's artefacts, all written to the run's stores: digests, held-out metrics as decimal strings, and the
+    digest of the evaluation set (empty where the task has none)."""
+
+    sum: str
+    model: str
+    optimiser: str
+    metrics: Mapping[str, str]
+    evaluation: str
+
+
+class Aggregator(Protocol):
+    """Verifies and sums committed updates; the only code of a round that touches their values."""
+
+    def sum(self, deliveries: Sequence[Delivery]) -> PartialSum:
+        """Check each delivery against its commitment and sum those that pass."""
+        ...
+
+    def finish(self, order: FinishOrder, sums: Sequence[PartialSum]) -> Outcome:
+        """Add the partial sums, apply the server optimiser, store and evaluate the new model."""
+        ...
+
+
+class Sites(Protocol):
+    """The sites, as the round driver meets them: in a simulation they are agents in this process, across a network it
+    waits for their entries and bytes."""
+
+    def train(self, agreement: str, until: int) -> None:
+        """Let the roster's sites act on the open round; returns when each has committed, declined or fallen silent,
+        at the latest at the UTC second ``until``. What they did is on the ledger."""
+        ...
+
+    def deliver(self, agreement: str, members: Sequence[str]) -> Mapping[str, str]:
+        """The files of what these members deliver of the sealed round; a silent one is missing."""
+        ...
+
+    def settled(self, agreement: str) -> None:
+        """The round has been recorded or given up: sites may clear what they kept for it."""
+        ...

@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One round, from the opening to the record.
+
+``next_step`` is pure: what the ledger says, what this process has gathered, and the time give the next step. ``Driver``
+carries steps out until the agreement's rounds are recorded. All progress is on the ledger: a coordinator that
+is killed at any instant and started again reads it and goes on (DESIGN section 10).
+
+    open ---------> sites train and commit ---> seal ---> sites deliver ---> verify and sum ---> record
+     ^  (R1: on the ledger before the act)   (R2: digests before bytes)                            |
+     +---------------------------------------------------------------------------------------------+
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from chaincode.author import Author, submit
+from chaincode.blobs import BlobStore
+from chaincode.evidence import Commitment
+from chaincode.ledgers import Ledger
+from chaincode.rules.common import absence
+from chaincode.state import Seat
+from coordinator.ports import Aggregator, Delivery, FinishOrder, Sites
+from coordinator.steps import (
+    Abort,
+    Clock,
+    Collect,
+    Event,
+    Finished,
+    Gathered,
+    Open,
+    Reasons,
+    Record,
+    Seal,
+    Step,
+    Train,
+    Wait,
+)  # fmt: skip
+from identity.errors import EvidenceError, Rejected
+from participant.agent import RoundView, read_round
+
+
+def next_step(view: RoundView, gathered: Gathered, now: int, since: int) -> Step:
+    """The next step at the UTC second ``now`` for a coordinator that has been at work since ``since``.
+
+    A site that a coordinator did not hear because it was not running is not called silent: such an attempt is
+    given up and opened anew.
+    """
+    head, terms = view.head, view.terms
+    if head.state == "open":
+        return _before_seal(view, gathered, now, since)
+    if head.state == "sealed":
+        return _after_seal(view, gathered, now, since)
+    if head.state != "aborted" and head.round >= terms.rounds:
+        return Finished()
+    again = head.state == "aborted"
+    # An attempt follows the last one, also in time: two in the same second would have the same deadlines.
+    absent = _absences(view, max(now, head.at))
+    return Open(
+        head.round if again else head.round + 1, head.attempt + 1 if again else 1,
+        sorted(view.parties.keys() - absent.keys()), absent,
+    )  # fmt: skip
+
+
+def _absences(view: RoundView, at: int) -> dict[str, str]:
+    reasons = {m: absence(p, view.members[m], at) for m, p in view.parties.items() if p is not None}
+    return {m: why for m, why in reasons.items() if why}
+
+
+def _before_seal(view: RoundView, gathered: Gathered, now: int, since: int) -> Step:
+    head = view.head
+    seats = {m: s for m, s in view.seats.items() if s is not None}
+    out: dict[str, str] = {m: why for m, why in _absences(view, max(now, head.at)).items() if m in seats}
+    silent = [m for m, s in seats.items() if s.state == "open" and m not in out]
+    if silent and now <= head.commit_by:
+        return Wait(head.commit_by + 1, silent) if gathered.asked else Train(silent)
+    if silent and since > head.opened_at:
+        return Abort("coordinator-absent")
+    out |= dict.fromkeys(silent, "silent")
+    out |= {m: "declined" for m, s in seats.items() if s.state == "declined" and m not in out}
+    cohort = sorted(seats.keys() - out.keys())
+    return Seal(cohort, out) if len(cohort) >= view.terms.min_participants else Abort("below-minimum")
+
+
+def _after_seal(view: RoundView, gathered: Gathered, now: int, since: int) -> Step:
+    head = view.head
+    cohort = sorted(m for m, s in view.seats.items() if s is not None and s.state == "in")
+    if not_asked := [m for m in cohort if m not in gathered.collected]:
+        return Collect(not_asked)
+    missing = [m for m in cohort if gathered.verdicts.get(m) != ""]
+    if missing and now <= head.deliver_by:
+        return Wait(head.deliver_by + 1, missing)
+    if missing and not gathered.retried:
+        return Collect(missing)
+    if missing and since > head.at:
+        return Abort("coordinator-absent")
+    if len(cohort) - len(missing) < view.terms.min_participants:
+        return Abort("below-minimum")
+    return Record(sorted(set(cohort) - set(missing)), {m: _omission(gathered.verdicts.get(m)) for m in missing})
+
+
+def _omission(verdict: str | None) -> str:
+    """The ledger's reason for a verdict of ``verify_update``."""
+    if verdict in {None, "update-missing"}:
+        return "not-delivered"
+    return "digest-mismatch" if verdict in {"update-digest", "update-size"} else "invalid-update"
+
+
+class Driver:
+    """Carries out an agreement's rounds as its coordinator."""
+
+    def __init__(
+        self, *, author: Author, agreement: Mapping[str, Any], digest: str, ledger: Ledger, sites: Sites,
+        aggregator: Aggregator, blobs: BlobStore, clock: Clock, watch: Callable[[Event], None],
+    ) -> None:  # fmt: skip
+        self._author, self._agreement, self._digest, self._ledger = author, agreement, digest, ledger
+        self._sites, self._aggregator, self._blobs, self._clock, self._watch = sites, aggregator, blobs, clock, watch
+        self._gathered = Gathered()
+
+    def drive(self) -> RoundView:
+        """Carry out steps until every agreed round is recorded; the last state.
+
+        Raises:
+            Rejected: the contract refuses to go on (attempts exhausted, agreement expired, too few participants).
+        """
+        since = self._clock.now()
+        while True:
+            view = read_round(self._ledger, self._digest, self._agreement["parties"])
+            step = next_step(view, self._gathered, self._clock.now(), since)
+            if isinstance(step, Finished):
+                return view
+            self._carry_out(step, view)
+
+    def _carry_out(self, step: Step, view: RoundView) -> None:
+        match step:
+            case Open():
+                self._open(step, view)
+            case Train():
+                self._tell("train", view, members=step.silent)
+                self._gathered.asked = True
+                self._sites.train(self._digest, view.head.commit_by)
+            case Wait():
+                self._tell("wait", view, until=step.until, members=step.members)
+                self._clock.wait_until(step.until)
+            case Seal():
+                self._seal(step, view)
+            case Collect():
+                self._collect(step, view)
+            case Record():
+                self._record(step, view)
+            case Abort():
+                self._write("abort", view, {"reason": step.reason})
+                self._settle(view)
+
+    def _open(self, step: Open, view: RoundView) -> None:
+        at = max(self._clock.now(), view.head.at)
+        self._gathered = Gathered()
+        self._write("open", view, {
+            "round": step.round, "attempt": step.attempt, "commit_by": at + view.terms.commit_seconds, "reservation": 0,
+            "roster": list(step.roster), "absent": _named(step.absent), "attestations": [],
+        }, at=at, base_model=view.head.base)  # fmt: skip
+
+    def _seal(self, step: Seal, view: RoundView) -> None:
+        at = max(self._clock.now(), view.head.at)
+        body = {"deliver_by": at + view.terms.deliver_seconds, "cohort": list(step.cohort), "out": _named(step.out)}
+        self._write("seal", view, body, at=at)
+
+    def _collect(self, step: Collect, view: RoundView) -> None:
+        """Verify and sum what the members deliver; bytes whose digest is the committed one are kept as evidence."""
+        gathered = self._gathered
+        gathered.retried = bool(gathered.collected)
+        gathered.collected |= frozenset(step.members)
+        commitments = {m: self._commitment(view, m) for m in step.members}
+        kept = {m: str(self._blobs.path(c.digest)) for m, c in commitments.items() if self._blobs.has(c.digest)}
+        paths = {**self._sites.deliver(self._digest, [m for m in step.members if m not in kept]), **kept}
+        deliveries = [Delivery(commitments[m], paths[m]) for m in sorted(paths)]
+        if not deliveries:
+            return
+        partial = self._aggregator.sum(deliveries)
+        gathered.sums.append(partial)
+        news = {m: verdict for m, verdict in partial.verdicts.items() if gathered.verdicts.get(m) != verdict}
+        gathered.verdicts.update(partial.verdicts)
+        for delivery in deliveries:
+            verdict = partial.verdicts[delivery.commitment.member]
+            if delivery.commitment.member not in kept and (not verdict or _omission(verdict) == "invalid-update"):
+                self._blobs.adopt(delivery.path, delivery.commitment.digest)
+        for member, verdict in sorted(news.items()):
+            self._tell("delivered", view, member=member, verdict=verdict)
+
+    def _commitment(self, view: RoundView, member: str) -> Commitment:
+        """What the ledger says that a member committed to; the bytes are checked against this and nothing else."""
+        seat, head = view.seats[member], view.head
+        if seat is None:
+            raise EvidenceError("state-missing", f"The ledger has no seat of {member} in round {head.round}.")
+        return Commitment(
+            federation=self._author.federation, agreement=self._digest, round=head.round, attempt=head.attempt,
+            base=head.base, member=member, digest=seat.update, size=seat.size, weight=seat.examples,
+            encoding=self._agreement["model"]["encoding"], elements=view.terms.elements,
+        )  # fmt: skip
+
+    def _record(self, step: Record, view: RoundView) -> None:
+        head = view.head
+        examples = sum(seat.examples for m in step.included if isinstance(seat := view.seats[m], Seat))
+        outcome = self._aggregator.finish(
+            FinishOrder(self._agreement, head.round, head.base, head.optimiser, examples), self._gathered.sums
+        )
+        subjects = {"sum": outcome.sum, "model": outcome.model}
+        if outcome.optimiser:
+            subjects["optimiser-state"] = outcome.optimiser
+        if outcome.evaluation:
+            subjects["evaluation-set"] = outcome.evaluation
+        body = {"included": list(step.included), "omitted": _named(step.omitted), "examples": examples}
+        self._write("record", view, {**body, "metrics": dict(outcome.metrics)}, **subjects)
+        self._settle(view)
+
+    def _settle(self, view: RoundView) -> None:
+        self._gathered = Gathered()
+        self._sites.settled(self._digest)
+
+    def _write(self, kind: str, view: RoundView, body: Mapping[str, Any], at: int | None = None, **subjects: str) -> None:
+        """Sign and submit an entry about the present attempt, and tell whoever watches before and after."""
+        place = {"round": view.head.round, "attempt": view.head.attempt, **body}
+        when = max(self._clock.now(), view.head.at) if at is None else at
+        self._watch(Event(f"before-{kind}", place["round"], place["attempt"], body))
+        try:
+            submit(self._ledger, self._author.entry(kind, when, place, agreement=self._digest, **subjects))
+        except Rejected as refusal:
+            message = f"Round {place['round']} attempt {place['attempt']}: the contract refuses '{kind}'. {refusal.message}"
+            raise Rejected(refusal.code, message, next=refusal.next) from refusal
+        self._watch(Event(kind, place["round"], place["attempt"], {**body, **subjects}))
+
+    def _tell(self, kind: str, view: RoundView, **facts: Any) -> None:
+        self._watch(Event(kind, view.head.round, view.head.attempt, facts))
+
+
+def _named(reasons: Reasons) -> list[dict[str, str]]:
+    return [{"member": m, "reason": reasons[m]} for m in sorted(reasons)]
+
+

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An evidence bundle as a source for queries: its entries are replayed in memory, and nothing else of it is believed.
+
+What a query shows of a bundle has passed every signature, the contract and the log's signed head; that the rest of
+the evidence bears it out is for ``fedledger audit verify`` to say.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from chaincode import artefacts, contract, trust
+from chaincode.bundle import open_bundle
+from chaincode.checkpoints import open_checkpoint
+from chaincode.entries import Entry, open_entry
+from chaincode.ledgers import Receipt
+from chaincode.ledgers.queries import Logged
+from chaincode.ledgers.tables import facet_of, subjects_of
+from chaincode.log import leaf_hash, root
+from identity.errors import EvidenceError, Rejected, UsageError
+from ops import output
+
+_LEAST_DIGITS = 4
+
+
+class BundleSource:
+    """A bundle that was replayed; it is all in memory, and the file is closed again."""
+
+    def __init__(self, path: Path) -> None:
+        """Read and replay a bundle.
+
+        Raises:
+            EvidenceError: ``bundle-*``; ``entry-*``, ``signature-invalid``, ``replay-refused``; ``checkpoint-*``,
+                ``bundle-head``; ``federation-key``. OSError where it cannot be opened.
+        """
+        self._entries: list[Entry] = []
+        self._state: dict[str, bytes] = {}
+        with open_bundle(path) as bundle:
+            self._note = bundle.checkpoint().decode("utf-8", "replace")
+            for envelope in bundle.entries():
+                self._take(open_entry(envelope))
+            key = trust.parse_key(bytes(bundle.body(trust.KEY_FILE) or b""))
+        self._indexes = {entry.id: index for index, entry in enumerate(self._entries)}
+        head, _ = open_checkpoint(self._note, key.log)
+        if (head.size, head.root) != (self.size, root([leaf_hash(e.envelope) for e in self._entries])):
+            self._refuse("bundle-head", f"The signed head is of {head.size} entries, or of other ones than {artefacts.ENTRIES} holds.")
+        if self._entries and self._entries[0].federation != key.federation:
+            self._refuse("bundle-federation", "The entries are of another federation than the key.")
+
+    def _take(self, entry: Entry) -> None:
+        values = {key: self._state.get(key) for key in contract.keys(entry)}
+        try:
+            self._state |= contract.apply(entry, values)
+        except Rejected as error:
+            self._refuse("replay-refused", f"Entry {len(self._entries)} ({entry.id[:12]}): the contract refuses it: {error}")
+        self._entries.append(entry)
+
+    def _refuse(self, code: str, message: str) -> NoReturn:
+        raise EvidenceError(code, message, next=output.command_line("audit", "verify"))
+
+    @property
+    def size(self) -> int:
+        """The number of entries."""
+        return len(self._entries)
+
+    def checkpoint(self) -> str:
+        """The signed head of the bundle's log."""
+        return self._note
+
+    def latest(self) -> int:
+        """The latest time that an entry states."""
+        return max((entry.at for entry in self._entries), default=0)
+
+    def submit(self, envelopes: Sequence[bytes]) -> list[Receipt | Rejected]:
+        """Refused: a bundle is evidence."""
+        raise UsageError("ledger-read-only", f"A bundle takes no entries; {len(envelopes)} were submitted.")
+
+    def get(self, keys: Collection[str]) -> dict[str, bytes | None]:
+        """The replayed state under each key."""
+        return {key: self._state.get(key) for key in keys}
+
+    def entries(self, start: int = 0) -> Iterator[bytes]:
+        """The envelopes from number ``start``."""
+        return (entry.envelope for entry in self._entries[max(start, 0) :])
+
+    def entry(self, which: int | str) -> Logged:
+        """The entry of an index, or of the beginning of an id. Raises UsageError: entry-*."""
+        if isinstance(which, str):
+            if len(which) < _LEAST_DIGITS:
+                raise UsageError("entry-id", f"{which[:80]!r} is not the beginning of an id: 4 to 64 hex digits.")
+            found = [index for id_, index in self._indexes.items() if id_.startswith(which)]
+        else:
+            found = [which] if 0 <= which < self.size else []
+        if not found:
+            raise UsageError("entry-unknown", f"There is no entry {which} in this bundle.")
+        if len(found) > 1:
+            raise UsageError("entry-ambiguous", f"More than one entry's id begins with {which}.", next="Give more digits.")
+        return self._logged(found[0])
+
+    def _logged(self, index: int) -> Logged:
+        return Logged(index, self._entries[index].id, self._entries[index].envelope)
+
+    def by_subject(self, digest: str) -> Iterator[int]:
+        """The indexes of the entries about a digest, or of the agreement with this digest."""
+        wanted = bytes.fromhex(digest)
+        return (i for i, e in enumerate(self._entries) if e.agreement == digest or wanted in subjects_of(e))
+
+    def digests(self, prefix: str) -> list[str]:
+        """Up to two of the digests that entries are about and that begin so."""
+        about = {digest.hex() for entry in self._entries for digest in subjects_of(entry)}
+        return sorted(digest for digest in about if digest.startswith(prefix))[:2]
+
+    def find(
+        self, kind: str | None = None, *, member: str | None = None, did: str | None = None, agreement: str | None = None,
+        round: int | None = None, since: int | None = None, limit: int | None = None,
+    ) -> Iterator[Logged]:  # fmt: skip
+        """The entries that have all of these."""
+        wanted = {"kind": kind, "member": member, "did": did, "agreement": agreement, "round": round}
+        found = self.newest({name: value for name, value in wanted.items() if value is not None}, since, 0)
+        return map(self._logged, found if limit is None else found[: max(limit, 0)])
+
+    def newest(self, wanted: Mapping[str, str | int], since: int | None, limit: int) -> list[int]:
+        """The indexes of the last ``limit`` entries with these values (all of them where it is 0), ascending."""
+        found = [
+            index for index, entry in enumerate(self._entries)
+            if (since is None or entry.at >= since) and wanted.items() <= facet_of(entry)._asdict().items()
+        ]  # fmt: skip
+        return found[-limit:] if limit else found

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``fedledger audit``: verify a run or a bundle claim by claim, export a run as a bundle, prove a single entry."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from chaincode import artefacts, trust
+from chaincode.audit import ABSENT, FAIL, PASS, Claim, Report, audit, unreadable
+from chaincode.audit.bundle_source import bundle_source
+from chaincode.audit.export import export as write_export
+from chaincode.audit.folder_source import LEDGER, folder_source
+from chaincode.bundle import is_bundle, open_bundle
+from chaincode.checkpoints import MAX_PROOF_BYTES
+from chaincode.files import replacing
+from chaincode.ledgers.sqlite import SqliteLedger
+from chaincode.proofs import LogSource, ScannedLog, is_proof, make_entry_proof
+from chaincode.trust import FederationKey
+from identity.errors import EvidenceError, UsageError
+from ops import output, run_folder, settings
+from ops.options import JsonOption, PathAndEntry, PathArgument, path_and
+from ops.source import opened, which
+
+app = typer.Typer(add_completion=False)
+
+_STYLES = {PASS: "green", FAIL: "bold red", ABSENT: "yellow"}
+
+HeadOption = Annotated[
+    Path | None, typer.Option("--head", metavar="CHECKPOINT", help="A head that was held outside: a checkpoint, a proof or an older bundle.")
+]
+KeyOption = Annotated[
+    Path | None, typer.Option("--key", help="The federation.vkey that you trust; else FEDLEDGER_KEY, else the evidence's own.")
+]
+RecomputeOption = Annotated[
+    bool, typer.Option("--recompute/--no-recompute", help="Whether to compute the results again, for which numpy is loaded.")
+]
+EntryArgument = Annotated[
+    list[str], typer.Argument(metavar="ENTRY", help="An entry's index, or the first digits of its id.", show_default=False)
+]
+OutOption = Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The file to write.", show_default=False)]
+
+
+@app.callback()
+def commands() -> None:
+    """Verify a run or a bundle, export it, prove an entry."""
+
+
+@app.command()
+def verify(
+    path: PathArgument = None, head: HeadOption = None, key: KeyOption = None, recompute: RecomputeOption = True,
+    as_json: JsonOption = False,
+) -> None:  # fmt: skip
+    """Judge every claim about a run or a bundle, with what each rests on."""
+    place = _place(path)
+    options: dict[str, Any] = {"head": _head(head), "key": _key(key), "recompute": recompute}
+    report = verify_bundle(place, **options) if place.is_file() else verify_folder(place, **options)
+    if as_json:
+        output.emit_json("audit", report_json(report))
+    else:
+        show(report)
+    if code := exit_code(report):
+        raise typer.Exit(code)
+
+
+@app.command()
+def export(out: OutOption, path: PathArgument = None) -> None:
+    """Write everything that verification needs into one file."""
+    place = _place(path)
+    if place.is_file():
+        raise UsageError("not-a-run", f"{place} is a file; a run folder is exported.")
+    _check_free(out, "bundle", is_bundle)
+    with folder_source(place) as source:
+        files = write_export(source, out)
+    output.line(f"wrote {out}: {len(files)} files, {out.stat().st_size} bytes")
+    blobs = sum(file.name.startswith("blobs/") for file in files)
+    output.line(f"It holds the single updates of sites ({blobs} blobs): treat it as confidential.")
+    output.next_command("audit", "verify", out)
+
+
+@app.command(cls=PathAndEntry)
+def prove(arguments: EntryArgument, out: OutOption) -> None:
+    """Write the proof that one entry is in the log, for somebody who has the federation's key alone."""
+    path, text = path_and(arguments, "ENTRY")
+    _check_free(out, "proof", lambda existing: is_proof(existing.read_bytes()[:64]))
+    with opened(path) as source:
+        logged = source.entry(which(text, source.size))
+        log: LogSource = (
+            source if isinstance(source, SqliteLedger)
+            else ScannedLog(source.entries(), source.checkpoint(), lambda index, _: index == logged.index)
+        )  # fmt: skip
+        proof = make_entry_proof(log, logged.index)
+    with replacing(out, fsync=True) as file:
+        file.write(proof.encode())
+    output.line(f"wrote {out}: entry {logged.index} ({logged.id}) of {source.size}")
+
+
+def verify_folder(path: Path, **options: Any) -> Report:
+    """The audit of a run folder; ``options`` are those of ``chaincode.audit.audit``.
+
+    Raises:
+        Unavailable: ``evidence-changing`` where findings may come from a run that is writing the folder, ``ledger-*``.
+    """
+    try:
+        with _progress() as progress, folder_source(path) as source:
+            report = audit(source, progress=progress, **options)
+            if report.failed:
+                source.check_still()
+            return report
+    except EvidenceError as error:
+        return unreadable(LEDGER, error.code, error.message)
+
+
+def verify_bundle(path: Path, **options: Any) -> Report:
+    """The audit of a bundle; ``options`` are those of ``chaincode.audit.audit``. Raises OSError."""
+    try:
+        with _progress() as progress, bundle_source(path) as source:
+            return audit(source, progress=progress, **options)
+    except EvidenceError as error:
+        return unreadable("index line", error.code, error.message)
+
+
+def exit_code(report: Report) -> int:
+    """1 where a claim fails, else 0."""
+    return 1 if report.failed else 0
+
+
+def report_json(report: Report) -> dict[str, Any]:
+    """The report for programs."""
+    claims = [
+        {
+            "number": claim.number, "title": claim.title, "verdict": claim.verdict, "summary": claim.summary,
+            "rests_on": claim.rests_on(), "findings": [asdict(finding) for finding in claim.findings],
+            "missing": list(claim.missing), "notes": list(claim.notes),
+        }
+        for claim in report.claims
+    ]  # fmt: skip
+    return {
+        "result": FAIL if report.failed else PASS, "federation": report.federation, "origin": report.origin,
+        "size": report.size, "root": report.root, "key": report.key, "claims": claims,
+        "attestations": list(report.attestations),
+    }  # fmt: skip
+
+
+def show(report: Report) -> None:
+    """Print the report for people: a table of the claims, what differs or is missing, and the result."""
+    rows = [(c.number, c.verdict, f"{c.title}. {c.summary}", c.rests_on() or "-") for c in report.claims]
+    output.table(("", "verdict", "claim", "rests on"), rows)
+    for claim in report.claims:
+        _show_details(claim)
+    if report.attestations:
+        output.line()
+        output.line("Attestations by members", "bold")
+        for attestation in report.attestations:
+            output.line(f"  {attestation}")
+    output.line()
+    failing = [str(claim.number) for claim in report.claims if claim.verdict == FAIL]
+    absent = [str(claim.number) for claim in report.claims if claim.verdict == ABSENT]
+    without = f" Not in this evidence: {', '.join(absent)}." if absent else ""
+    if failing:
+        output.line(f"FAIL: claims that do not hold: {', '.join(failing)}.{without}", _STYLES[FAIL])
+    else:
+        output.line(f"PASS: no claim fails.{without}", _STYLES[PASS])
+
+
+def _show_details(claim: Claim) -> None:
+    if not (claim.findings or claim.missing or claim.notes):
+        return
+    output.line()
+    output.line(f"{claim.number}  {claim.verdict}  {claim.title}", _STYLES[claim.verdict])
+    for finding in claim.findings:
+        output.line(f"  differs: {finding.where}: {finding.what} [{finding.code}]")
+    for missing in claim.missing:
+        output.line(f"  not here: {missing}")
+    for note in claim.notes:
+        output.line(f"  note: {note}")
+
+
+def _place(path: str | None) -> Path:
+    """What PATH means: a file, which is judged as a bundle whatever it holds, or a run folder."""
+    return Path(path) if path is not None and Path(path).is_file() else run_folder.resolve(path).path
+
+
+def _key(given: Path | None) -> FederationKey | None:
+    """The key that the auditor trusts, from the command line or the settings.
+
+    Raises:
+        EvidenceError: ``federation-key``. OSError where the file cannot be read.
+    """
+    text = settings.text("key")
+    path = given or (Path(text) if text else None)
+    return None if path is None else trust.read_key(path)
+
+
+def _head(path: Path | None) -> bytes | None:
+    """The bytes of a head that was held outside; out of a bundle, the head that it was exported under."""
+    if path is None:
+        return None
+    if is_bundle(path):
+        with open_bundle(path) as bundle:
+            return bytes(bundle.body(artefacts.CHECKPOINT) or b"")
+    with path.open("rb") as file:
+        return file.read(MAX_PROOF_BYTES + 1)
+
+
+def _check_free(path: Path, what: str, is_ours: Callable[[Path], bool]) -> None:
+    """Refuse to replace anything but a file of the same kind (UsageError output-exists)."""
+    if path.exists() and not (path.is_file() and is_ours(path)):
+        raise UsageError("output-exists", f"{path} exists and is no {what}; it is not replaced.")
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A display on stderr where that is a terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=output.stderr(), transient=True, disable=not sys.stderr.isatty()) as display:
+        task = display.add_task("auditing", total=None)
+
+        def report(stage: str, done: int, total: int) -> None:
+            display.update(task, description=stage, completed=done, total=total or None)
+
+        yield report

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``fedledger log``: the ledger's entries, those that are asked for, newest last."""
+
+import heapq
+import re
+import time
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from chaincode.entries import Entry
+from chaincode.kinds import KINDS
+from identity.errors import UsageError
+from ops import entry_text, output
+from ops.names import Names
+from ops.options import JsonOption, LimitOption, PathArgument
+from ops.source import Source, Wanted, opened, read
+
+app = typer.Typer(add_completion=False)
+
+_AGO = re.compile(r"([1-9][0-9]{0,5})([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_COLUMNS = ("index", "at", "kind", "round", "member", "says", "entry")
+
+
+def _kinds(incomplete: str) -> list[str]:
+    return [kind for kind in KINDS if kind.startswith(incomplete)]
+
+
+KindOption = Annotated[str | None, typer.Option("--kind", help="Only entries of this kind.", autocompletion=_kinds)]
+DidOption = Annotated[str | None, typer.Option("--did", metavar="MEMBER", help="Only entries of a member: a DID that it has or had, or its name.")]
+RoundOption = Annotated[int | None, typer.Option("--round", min=1, help="Only entries of this round.")]
+SinceOption = Annotated[str | None, typer.Option("--since", metavar="TIME", help="Only later ones: 90m, 2d, 2026-11-23 or 2026-11-23T12:00:00Z.")]
+
+
+@app.command()
+def log(
+    path: PathArgument = None, *, kind: KindOption = None, did: DidOption = None, round_: RoundOption = None,
+    since: SinceOption = None, limit: LimitOption = 100, as_json: JsonOption = False,
+) -> None:  # fmt: skip
+    """List the ledger's entries, newest last."""
+    if kind is not None and kind not in KINDS:
+        raise UsageError("kind-unknown", f"No kind of entry is called {kind[:40]!r}.\nallowed: {', '.join(KINDS)}")
+    start = None if since is None else parse_time(since, int(time.time()))
+    with opened(path) as source:
+        names = Names(source)
+        columns = {} if kind is None else {"kind": kind}
+        alternatives = _alternatives(source, columns, None if did is None else names.find(did), round_)
+        asked = limit + 1 if limit else 0
+        found = list(heapq.merge(*(source.newest(wanted, start, asked) for wanted in alternatives)))
+        indexes = [index for position, index in enumerate(found) if position == 0 or found[position - 1] != index]
+        more = bool(limit) and len(indexes) > limit
+        shown = indexes[-limit:] if limit else indexes
+        if as_json:
+            entries = [_as_json(source, names, index) for index in shown]
+            output.emit_json("log", {"entries": entries, "more": more, "size": source.size})
+            return
+        if more:
+            output.note(f"Only the newest {limit} are shown; --limit 0 shows all.")
+        output.table(_COLUMNS, [_row(source, names, index) for index in shown])
+        if not shown:
+            output.note(f"None of the {source.size} entries is like that.")
+
+
+def _alternatives(source: Source, columns: dict[str, Any], member: str | None, round_: int | None) -> list[Wanted]:
+    """The searches whose answers together are what was asked for: a DID may be the member's name or the key that
+    signed, and a round may be one of several agreements."""
+    found: list[dict[str, Any]] = [columns]
+    if member is not None:
+        found = [columns | {"member": member}, columns | {"did": member}]
+    if round_ is not None:
+        agreements = [read(source, logged.index)[1].agreement for logged in source.find("propose")]
+        found = [wanted | {"agreement": a, "round": round_} for a in agreements for wanted in found]
+    return list(found)
+
+
+def _row(source: Source, names: Names, index: int) -> tuple[object, ...]:
+    logged, entry = read(source, index)
+    names.learn(entry_text.members_of(entry))
+    says, who = entry_text.summary(entry, names), names(entry.member)
+    return index, output.when(entry.at), entry.kind, entry_text.place(entry), who, says, output.short(logged.id)
+
+
+def _as_json(source: Source, names: Names, index: int) -> dict[str, Any]:
+    logged, entry = read(source, index)
+    return {"index": logged.index, **facts(entry), "summary": entry_text.summary(entry, names)}
+
+
+def facts(entry: Entry) -> dict[str, Any]:
+    """What programs want to know of any entry."""
+    return {
+        "id": entry.id, "kind": entry.kind, "member": entry.member, "did": entry.did, "at": entry.at,
+        "agreement": entry.agreement or None, "round": entry.body.get("round"), "attempt": entry.body.get("attempt"),
+        "subjects": dict(entry.subjects),
+    }  # fmt: skip
+
+
+def parse_time(text: str, now: int) -> int:
+    """UTC seconds from ``90m`` (ago), a date, a time in ISO 8601 (UTC unless it says otherwise), or seconds.
+
+    Raises:
+        UsageError: ``time-malformed``.
+    """
+    if ago := _AGO.fullmatch(text):
+        return now - int(ago[1]) * _SECONDS[ago[2]]
+    if text.isascii() and text.isdigit() and len(text) <= 12:
+        return int(text)
+    try:
+        parsed = datetime.fromisoformat(text)
+        return int((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp())
+    except (ValueError, OverflowError) as error:
+        raise UsageError(
+            "time-malformed", f"{text[:40]!r} is not a time.\nallowed: 90m, 36h, 2d, 2026-11-23, 2026-11-23T12:00:00Z"
+        ) from error

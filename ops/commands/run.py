@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``fedledger run``: carry out a federation file, live, from founding to audit; or go on with an interrupted run."""
+
+import secrets
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from identity.errors import UsageError
+from ops import output, settings
+from ops.federation_file import FederationFile, load
+from ops.narrator import Narrator
+from ops.options import JsonOption
+from ops.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from ops.runner import Finished
+
+SHIPPED = Path(__file__).resolve().parent.parent / "federations"
+PASSPHRASE_LIMIT = 4096
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def run(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A federation file, or the name of a shipped one: demo.")],
+    folder: Annotated[str | None, typer.Option("--dir", help="The run folder; runs/NAME without it.")] = None,
+    ray_address: Annotated[str | None, typer.Option(help="Use this Ray cluster, which must see the run folder.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; one per core without it.")] = None,
+    dashboard: Annotated[bool | None, typer.Option("--dashboard/--no-dashboard", help="Start Ray's dashboard.")] = None,
+    passphrase_file: Annotated[
+        str | None, typer.Option(help="Encrypt the simulation's keys under the first line of this file.")
+    ] = None,
+    json: JsonOption = False,
+) -> int:
+    """Run a federation from its file, or resume its run."""
+    federation = load(_find(file))
+    place = RunFolder(Path(folder) if folder else Path(settings.text("runs") or "runs") / federation.name)
+    narrator = Narrator(federation.rounds)
+    _banner(narrator, federation, place)
+    settings.prepare_ray(secrets.token_hex(32))
+    # Ray reads its settings when it is imported, so its importer comes after them.
+    runner = import_module("ops.runner")
+    options = runner.Options(
+        workers=settings.count("workers", workers), ray_address=settings.text("ray_address", ray_address),
+        dashboard=settings.switch("dashboard", dashboard), passphrase=_passphrase(settings.text("passphrase_file", passphrase_file)),
+    )  # fmt: skip
+    try:
+        with narrator:
+            finished = runner.Run(federation, place, options, narrator).carry_out()
+    except KeyboardInterrupt:
+        output.note("interrupted; nothing is lost. It goes on with:")
+        output.note(f"  {output.command_line('run', file, *(['--dir', folder] if folder else []))}")
+        raise
+    return _conclude(finished, as_json=json)
+
+
+def _find(name: str) -> Path:
+    """The file of that path, or where there is none the shipped one of that name."""
+    path, shipped = Path(name), SHIPPED / f"{Path(name).name}.toml"
+    return shipped if not path.exists() and path.name == name and shipped.is_file() else path
+
+
+def _passphrase(path: str | None) -> str | None:
+    """The first line of the passphrase file."""
+    if path is None:
+        return None
+    with Path(path).open("rb") as file:
+        lines = file.read(PASSPHRASE_LIMIT).decode("utf-8", "replace").splitlines()
+    if not lines or not lines[0]:
+        raise UsageError("passphrase-empty", f"{path} has no passphrase in its first line.")
+    return lines[0]
+
+
+def _banner(narrator: Narrator, federation: FederationFile, place: RunFolder) -> None:
+    narrator.title(f"{federation.name}: {federation.sites} sites, {federation.rounds} rounds, in {place.path}")
+    narrator.say("  a simulation: every site runs on this machine")
+    for fault in federation.faults:
+        what = "delivers other bytes than it committed" if fault.kind == "tamper" else "falls silent in mid-round"
+        narrator.say(f"  SIMULATED FAULT: {fault.site} {what}, in round {fault.round}", "yellow")
+
+
+def _conclude(finished: "Finished", *, as_json: bool) -> int:
+    """The result, the audit and what to try next; the audit's exit code."""
+    audit = import_module("ops.commands.audit")
+    report = audit.verify_folder(finished.folder.path)
+    if as_json:
+        output.emit_json("run", _facts(finished) | {"audit": audit.report_json(report)})
+        return int(audit.exit_code(report))
+    output.line()
+    output.line("4. The released model", "bold")
+    output.facts([("model", finished.release.model), ("file", finished.folder.model)])
+    _comparison(finished)
+    output.line()
+    output.line("5. The audit", "bold")
+    audit.show(report)
+    output.line()
+    output.line("Try next:", "bold")
+    path = finished.folder.path
+    output.next_command("trace", path, "--model", output.short(finished.release.model))
+    output.next_command("verify", finished.folder.model, "--key", finished.folder.key_file)
+    output.next_command("audit", "export", path, "-o", f"{finished.folder.path.name}.evidence")
+    return int(audit.exit_code(report))
+
+
+def _facts(finished: "Finished") -> dict[str, Any]:
+    baselines = finished.baselines
+    return {
+        "folder": str(finished.folder.path), "federation": finished.federation, "agreement": finished.agreement,
+        "model": finished.release.model, "metrics": dict(finished.metrics),
+        "baselines": None if baselines is None else {"alone": {k: dict(v) for k, v in baselines.alone.items()}, "pooled": dict(baselines.pooled)},
+    }  # fmt: skip
+
+
+def _comparison(finished: "Finished") -> None:
+    """The federation's held-out metrics beside each site alone and all data pooled."""
+    baselines, rows = finished.baselines, []
+    for metric, value in sorted(finished.metrics.items()):
+        rows.append((f"federation: {metric}", value))
+        if baselines is not None:
+            rows.append((f"  each site alone, mean of {len(baselines.alone)}", f"{baselines.mean(metric):.4f}"))
+            rows.append(("  each site alone, worst", f"{baselines.worst(metric):.4f}"))
+            rows.append(("  all data pooled", f"{float(baselines.pooled[metric]):.4f}"))
+    output.table(["held-out data", "value"], rows)

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``fedledger status``: where the rounds stand, what happens next, and who is late."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from chaincode import checkpoints, notes, state
+from chaincode.author import read_all
+from chaincode.entries import Entry
+from chaincode.rules.common import standing
+from chaincode.state import Release, Result
+from coordinator.rounds import next_step
+from coordinator.steps import Abort, Collect, Finished, Gathered, Open, Record, Seal, Step, Train, Wait
+from ops import lineage, output, run_folder
+from ops.commands.agreement import choose
+from ops.entry_text import metrics, reasons
+from ops.names import Names
+from ops.options import JsonOption, PathArgument
+from ops.source import Source, opened, read
+from participant.agent import RoundView, read_round
+
+app = typer.Typer(add_completion=False)
+
+_SITES = 50  # that are shown to people, those with a problem first
+
+AgreementOption = Annotated[
+    str | None, typer.Option("--agreement", metavar="DIGEST", help="Which one, by the first digits; else the latest.")
+]
+RoundsOption = Annotated[int, typer.Option("--limit", min=0, help="At most so many rounds, the newest; 0 for all.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """One agreement as it stands at a UTC second."""
+
+    proposal: Entry
+    view: RoundView
+    step: Step
+    now: int
+
+    @property
+    def late(self) -> list[str]:
+        """The members whose commitment is due and not there."""
+        head = self.view.head
+        overdue = head.state == "open" and self.now > head.commit_by
+        return [m for m, seat in self.view.seats.items() if overdue and seat is not None and seat.state == "open"]
+
+
+@app.command()
+def status(
+    path: PathArgument = None, *, agreement: AgreementOption = None, limit: RoundsOption = 20, as_json: JsonOption = False
+) -> None:
+    """Show rounds, sites, what happens next, and who is late."""
+    now = int(time.time())
+    with opened(path) as source:
+        names = Names(source)
+        proposals = lineage.proposals(source)
+        overview = _overview(source, proposals, agreement, now) if proposals else None
+        holder = None if path is not None and Path(path).is_file() else run_folder.resolve(path).holder()
+        if as_json:
+            output.emit_json("status", _as_json(source, names, overview, limit, holder))
+            return
+        _show_ledger(source, names, list(proposals))
+        if overview is None:
+            output.line()
+            output.line("next: an agreement is proposed")
+            return
+        _show_rounds(source, names, overview, limit)
+        _show_sites(names, overview)
+        _show_next(names, overview, holder)
+
+
+def _overview(source: Source, proposals: dict[str, Entry], wanted: str | None, now: int) -> Overview:
+    digest = choose(list(proposals), wanted)
+    view = read_round(source, digest, proposals[digest].body["terms"]["parties"])
+    # What a coordinator would do that started now; the sites' deliveries are not on the ledger.
+    return Overview(proposals[digest], view, next_step(view, Gathered(), now, now), now)
+
+
+def _show_ledger(source: Source, names: Names, agreements: Sequence[str]) -> None:
+    head = checkpoints.parse_checkpoint(notes.parse_note(source.checkpoint()).text)
+    federation = names.federation
+    output.facts([
+        ("federation", federation.id if federation else "not founded"),
+        ("log", f"{head.origin}, {head.size} entries, root {head.root.hex()}"),
+        ("last entry at", output.when(source.latest())),
+        ("witnesses", f"{len(federation.cosigners)} cosigners, quorum {federation.quorum}" if federation else "none"),
+        ("agreements", [output.short(a) for a in agreements] or ["none"]),
+    ])  # fmt: skip
+
+
+def _show_rounds(source: Source, names: Names, overview: Overview, limit: int) -> None:
+    view, terms = overview.view, overview.proposal.body["terms"]
+    title = f"Agreement {output.short(view.agreement)} \"{terms['title']}\": {view.head.state}, round {view.head.round} of {view.terms.rounds}"
+    rows = [(r["round"], r["state"], r["attempts"], r["included"], reasons(r["omitted"], names) or "none", r["examples"],
+             metrics(r["metrics"]), output.short(r["model"]), "yes" if r["released"] else "")
+            for r in _rounds(source, view, limit)]  # fmt: skip
+    output.line()
+    output.table(("round", "state", "attempts", "updates", "omitted", "examples", "held-out", "model", "released"), rows, title=title)
+    if limit and view.head.round > limit:
+        output.note(f"Only the newest {limit} of {view.head.round} rounds are shown; --limit 0 shows all.")
+
+
+def _rounds(source: Source, view: RoundView, limit: int) -> list[dict[str, Any]]:
+    """The newest rounds, oldest first."""
+    head, a = view.head, view.agreement
+    numbers = range(max(1, head.round - limit + 1) if limit else 1, head.round + 1)
+    results = read_all(source, Result, {str(n): state.result_key(a, n) for n in numbers})
+    releases = read_all(source, Release, {str(n): state.release_key(a, n) for n in numbers})
+    rows = []
+    for n in numbers:
+        result, body = results[str(n)], {}
+        if result is not None:
+            body = dict(read(source, result.entry)[1].body)
+        rows.append({
+            "round": n, "state": "recorded" if result else head.state, "attempts": result.attempt if result else head.attempt,
+            "included": len(body.get("included", [])), "omitted": body.get("omitted", []), "examples": body.get("examples", 0),
+            "metrics": body.get("metrics", {}), "model": result.model if result else "", "released": releases[str(n)] is not None,
+        })  # fmt: skip
+    return rows
+
+
+def _sites(names: Names, overview: Overview) -> list[dict[str, Any]]:
+    """Every party with its place in the present attempt, those that a reader looks for first."""
+    view, late = overview.view, set(overview.late)
+    names.learn(view.parties)
+    rows = []
+    for m, party in view.parties.items():
+        seat, member = view.seats[m], view.members[m]
+        rows.append({
+            "member": m, "organisation": names.organisation(m), "agreement": party.state if party else "unknown",
+            "standing": standing(member, overview.now) or "in standing", "seat": seat.state if seat else "absent",
+            "reason": seat.reason if seat else "", "update": seat.update if seat else "", "examples": seat.examples if seat else 0,
+            "claim": seat.claim if seat else "", "late": m in late,
+        })  # fmt: skip
+    settled = ("in", "committed")
+    return sorted(rows, key=lambda r: (not r["late"], r["seat"] in settled, r["organisation"], r["member"]))
+
+
+def _show_sites(names: Names, overview: Overview) -> None:
+    rows, head = _sites(names, overview), overview.view.head
+    counts = ", ".join(f"{count} {name}" for name, count in sorted(Counter(r["seat"] for r in rows).items()))
+    shown = [(r["organisation"], output.short_did(r["member"]), r["agreement"], r["standing"],
+              "LATE" if r["late"] else " ".join(filter(None, [r["seat"], r["reason"]])), output.short(r["update"]), r["examples"] or "")
+             for r in rows[:_SITES]]  # fmt: skip
+    output.line()
+    output.table(("site", "did", "agreement", "standing", "seat", "update", "examples"), shown,
+                 title=f"Sites in round {head.round} attempt {head.attempt}: {counts}")  # fmt: skip
+    if len(rows) > _SITES:
+        output.note(f"Only {_SITES} of {len(rows)} sites are shown; --json has all.")
+
+
+def _show_next(names: Names, overview: Overview, holder: int | None) -> None:
+    output.line()
+    output.line(f"next: {_next(names, overview)}", "bold")
+    if overview.late:
+        output.line(f"late: {_some(names, overview.late)}", "bold yellow")
+    if holder is not None:
+        output.line(f"at work: process {holder or 'unknown'}")
+
+
+def _some(names: Names, members: Sequence[str]) -> str:
+    named = sorted(names.organisation(m) for m in members[:5])
+    return ", ".join(named) + (f" and {len(members) - 5} more" if len(members) > 5 else "")
+
+
+def _next(names: Names, overview: Overview) -> str:
+    """What happens next, in words."""
+    head = overview.view.head
+    if head.state == "closed":
+        return "nothing: a newer agreement goes on from this one"
+    match overview.step:
+        case Open(round=n, attempt=t, roster=roster):
+            return f"round {n} attempt {t} is opened to {len(roster)} sites"
+        case Train(silent=members) | Wait(members=members):
+            return f"{_some(names, members)} commit until {output.when(head.commit_by)}"
+        case Seal(cohort=cohort, out=out):
+            return f"round {head.round} is sealed with {len(cohort)} updates, {len(out)} sites out"
+        case Collect(members=members):
+            return f"{_some(names, members)} deliver until {output.when(head.deliver_by)}; then round {head.round} is recorded"
+        case Record():
+            return f"round {head.round} is recorded"
+        case Abort(reason=reason):
+            return f"attempt {head.attempt} of round {head.round} is given up ({reason}), and the next one opened"
+        case Finished():
+            return "nothing: every agreed round is recorded"
+
+
+def _as_json(source: Source, names: Names, overview: Overview | None, limit: int, holder: int | None) -> dict[str, Any]:
+    federation = names.federation
+    value: dict[str, Any] = {
+        "federation": federation.id if federation else None, "origin": federation.origin if federation else None,
+        "size": source.size, "checkpoint": source.checkpoint(), "latest": source.latest(), "process": holder,
+    }  # fmt: skip
+    if overview is None:
+        return {**value, "agreement": None, "next": {"step": "propose", "says": "an agreement is proposed"}, "late": []}
+    view = overview.view
+    return {
+        **value, "agreement": view.agreement, "state": view.head.state, "round": view.head.round, "attempt": view.head.attempt,
+        "of": view.terms.rounds, "commit_by": view.head.commit_by or None, "deliver_by": view.head.deliver_by or None,
+        "rounds": _rounds(source, view, limit), "sites": _sites(names, overview),
+        "next": {"step": type(overview.step).__name__.lower(), "says": _next(names, overview)}, "late": overview.late,
+    }  # fmt: skip

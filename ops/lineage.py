@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a model comes from, and where an update went: walks over the ledger's records in both directions.
+
+Backwards, a recorded round leads to its base model, that to the round which recorded it, and so on to the initial model,
+across agreements that continue one another. Forwards, an included update is in the model of its round and, because
+each round starts from the last result, in every later one.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from chaincode import state
+from chaincode.author import read_all
+from chaincode.entries import Entry
+from chaincode.state import Head, Release, Result, Seat
+from identity.errors import EvidenceError, UsageError
+from ops import output
+from ops.source import Source, read
+
+INCLUDED = "included"
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """An update that was committed. ``outcome`` is ``included``, or why it is in no model; ``model`` is empty then."""
+
+    agreement: str
+    round: int
+    attempt: int
+    member: str
+    update: str
+    examples: int
+    at: int
+    entry: str
+    outcome: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A recorded round with the updates that were committed in its attempt."""
+
+    agreement: str
+    round: int
+    attempt: int
+    at: int
+    entry: str
+    base: str
+    model: str
+    metrics: Mapping[str, str]
+    contributions: tuple[Contribution, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A model that an update went into: ``direct`` in its own round, otherwise through the base model."""
+
+    agreement: str
+    round: int
+    model: str
+    direct: bool
+    released: bool
+
+
+def producers(source: Source, model: str) -> list[Entry]:
+    """The records of rounds that made a model."""
+    about = (read(source, index)[1] for index in source.by_subject(model))
+    return [entry for entry in about if entry.kind == "record" and entry.subjects["model"] == model]
+
+
+def proposals(source: Source) -> dict[str, Entry]:
+    """The entries that proposed agreements, by the agreement's digest, in order."""
+    entries = (read(source, logged.index)[1] for logged in source.find("propose"))
+    return {entry.agreement: entry for entry in entries}
+
+
+def ancestry(source: Source, model: str) -> Iterator[Recorded]:
+    """The rounds behind a model, the latest first, down to the one that began with an initial model.
+
+    Raises:
+        UsageError: ``model-unknown``. EvidenceError: ``lineage-broken`` where a round's base is not what is recorded.
+    """
+    records, agreements = producers(source, model), proposals(source)
+    if not records and all(p.subjects["initial-model"] != model for p in agreements.values()):
+        raise UsageError("model-unknown", f"No round recorded the model {model}.", next=output.command_line("log", "--kind", "record"))
+    seen: set[str] = set()
+    for record in records:
+        current: Entry | None = record
+        while current is not None and current.id not in seen:
+            seen.add(current.id)
+            recorded = recorded_round(source, current)
+            yield recorded
+            current = _before(source, recorded, agreements[recorded.agreement])
+
+
+def _before(source: Source, later: Recorded, proposal: Entry) -> Entry | None:
+    """The record that a round's base model comes from, None for an initial model."""
+    if later.round > 1:
+        result = read_all(source, Result, {"": state.result_key(later.agreement, later.round - 1)})[""]
+        before = read(source, result.entry)[1] if result else None
+        broken = before is None or before.subjects["model"] != later.base
+    else:
+        older = proposal.body["continues"]
+        found = [entry for entry in producers(source, later.base) if entry.agreement == older] if older else []
+        before = max(found, key=lambda entry: entry.body["round"], default=None)
+        # An older agreement that recorded no round hands on its own initial model.
+        broken = proposal.subjects["initial-model"] != later.base
+    if broken:
+        raise EvidenceError(
+            "lineage-broken", f"Round {later.round} starts from model {later.base[:12]}, which the round before did not record.",
+            next=output.command_line("audit", "verify"),
+        )  # fmt: skip
+    return before
+
+
+def recorded_round(source: Source, record: Entry) -> Recorded:
+    """A round with what was committed in its recorded attempt."""
+    body, base = record.body, ""
+    outcomes = dict.fromkeys(body["included"], INCLUDED) | {item["member"]: item["reason"] for item in body["omitted"]}
+    contributions = []
+    for logged in source.find(agreement=record.agreement, round=body["round"]):
+        _, entry = read(source, logged.index)
+        if entry.body.get("attempt") != body["attempt"]:
+            continue
+        if entry.kind == "open":
+            base = entry.subjects["base-model"]
+        elif entry.kind == "seal":
+            outcomes |= {item["member"]: f"sealed out: {item['reason']}" for item in entry.body["out"]}
+        elif entry.kind == "commit":
+            contributions.append(entry)
+    model = record.subjects["model"]
+    return Recorded(
+        record.agreement, body["round"], body["attempt"], record.at, record.id, base, model, body["metrics"],
+        tuple(_contribution(entry, outcomes.get(entry.member, "not recorded"), model) for entry in contributions),
+    )  # fmt: skip
+
+
+def _contribution(entry: Entry, outcome: str, model: str) -> Contribution:
+    return Contribution(
+        entry.agreement, entry.body["round"], entry.body["attempt"], entry.member, entry.subjects["update"],
+        entry.body["examples"], entry.at, entry.id, outcome, model if outcome == INCLUDED else "",
+    )  # fmt: skip
+
+
+def contribution(source: Source, commit: Entry) -> Contribution:
+    """What became of a commitment."""
+    a, n, t, m = commit.agreement, commit.body["round"], commit.body["attempt"], commit.member
+    result = read_all(source, Result, {"": state.result_key(a, n)})[""]
+    if result is None or result.attempt != t:
+        head = read_all(source, Head, {"": state.head_key(a)})[""]
+        current = head is not None and (head.round, head.attempt) == (n, t) and head.state in ("open", "sealed")
+        return _contribution(commit, "round in progress" if current else "attempt given up", "")
+    record = read(source, result.entry)[1]
+    outcomes = dict.fromkeys(record.body["included"], INCLUDED)
+    outcomes |= {item["member"]: item["reason"] for item in record.body["omitted"]}
+    if m not in outcomes:
+        seat = read_all(source, Seat, {"": state.seat_key(a, n, t, m)})[""]
+        outcomes[m] = f"sealed out: {seat.reason}" if seat else "not recorded"
+    return _contribution(commit, outcomes[m], record.subjects["model"])
+
+
+def contributions_of(source: Source, member: str) -> Iterator[Contribution]:
+    """Everything that a member committed, oldest first."""
+    for logged in source.find("commit", member=member):
+        yield contribution(source, read(source, logged.index)[1])
+
+
+def commits_to(source: Source, update: str) -> list[Entry]:
+    """The commitments to an update."""
+    about = (read(source, index)[1] for index in source.by_subject(update))
+    return [entry for entry in about if entry.kind == "commit" and entry.subjects["update"] == update]
+
+
+def uses(source: Source, contributions: Iterable[Contribution]) -> list[Use]:
+    """Every model that the included ones of these updates went into: what taking them back would touch."""
+    direct = {(c.agreement, c.round) for c in contributions if c.outcome == INCLUDED}
+    first: dict[str, int] = {}
+    for a, n in sorted(direct):
+        first.setdefault(a, n)
+    for a, proposal in proposals(source).items():  # in order: what continues an agreement follows it
+        older = proposal.body["continues"]
+        if older in first:
+            first[a] = 1
+    found: list[Use] = []
+    for a, start in first.items():
+        head = read_all(source, Head, {"": state.head_key(a)})[""]
+        rounds = range(start, (head.round if head else 0) + 1)
+        results = read_all(source, Result, {str(n): state.result_key(a, n) for n in rounds})
+        releases = read_all(source, Release, {str(n): state.release_key(a, n) for n in rounds})
+        found += [
+            Use(a, n, result.model, (a, n) in direct, releases[str(n)] is not None)
+            for n in rounds if (result := results[str(n)]) is not None
+        ]  # fmt: skip
+    return found

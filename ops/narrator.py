@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run, told as it happens: plain lines on stderr, and on a terminal a bar below them that moves."""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from coordinator.steps import Event
+from ops.output import clean, short, stderr, when
+
+_NAMED = 6  # so many sites are named, of more the number is given
+
+
+class Narrator:
+    """Watches a run. ``names`` maps members to site names as soon as they are known."""
+
+    def __init__(self, rounds: int) -> None:
+        self.names: dict[str, str] = {}
+        self._rounds, self._console = rounds, stderr()
+        self._roster, self._committed = 0, 0
+        self._progress = Progress(
+            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=20), TimeElapsedColumn(),
+            console=self._console, transient=True, disable=not self._console.is_terminal,
+        )  # fmt: skip
+        self._task = self._progress.add_task("", total=None)
+        self._tell: Mapping[str, Callable[[Event], str]] = {
+            "open": self._opened, "site-committed": self._site_committed, "site-failed": self._site_failed,
+            "site-refuses": self._site_failed, "site-rejected": self._site_failed, "wait": self._waits,
+            "seal": self._sealed, "delivered": self._delivered, "record": self._recorded, "abort": self._aborted,
+        }  # fmt: skip
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def title(self, text: str) -> None:
+        """The heading of a part."""
+        self.say(text, "bold")
+
+    def say(self, text: str, style: str = "") -> None:
+        """One line that stays."""
+        self._progress.console.print(Text(clean(text), style=style))
+
+    def doing(self, text: str, total: int | None = None) -> None:
+        """What is going on now; only a terminal shows it."""
+        self._progress.reset(self._task, total=total, description=clean(text))
+
+    def __call__(self, event: Event) -> None:
+        """Tell an event of a round."""
+        if (teller := self._tell.get(event.kind)) and (text := teller(event)):
+            style = "yellow" if event.kind in {"site-failed", "site-refuses", "site-rejected", "wait", "abort"} else ""
+            self.say(f"  round {event.round}{f' attempt {event.attempt}' if event.attempt > 1 else ''}: {text}", style)
+
+    def _sites(self, members: Sequence[str]) -> str:
+        named = [self.names.get(m, m) for m in members]
+        return ", ".join(sorted(named)) if len(named) <= _NAMED else f"{len(named)} sites"
+
+    def _reasons(self, pairs: Sequence[Mapping[str, str]]) -> str:
+        return "".join(f"; {self._sites([p['member']])} {p['reason']}" for p in pairs[:_NAMED]) + (
+            f"; and {len(pairs) - _NAMED} more" if len(pairs) > _NAMED else ""
+        )
+
+    def _opened(self, event: Event) -> str:
+        self._roster, self._committed = len(event.facts["roster"]), 0
+        self.doing(f"round {event.round} of {self._rounds}: training", self._roster)
+        absent = self._reasons(event.facts["absent"])
+        return f"opened for {self._roster} sites, commitments until {when(event.facts['commit_by'])}{absent}"
+
+    def _site_committed(self, event: Event) -> str:
+        self._committed += 1
+        state = f"round {event.round} of {self._rounds}: {self._committed} of {self._roster} sites committed"
+        self._progress.update(self._task, advance=1, description=state)
+        return ""
+
+    def _site_failed(self, event: Event) -> str:
+        return f"{event.facts['site']} gives no update [{event.facts['code']}] {event.facts['message']}"
+
+    def _waits(self, event: Event) -> str:
+        sites = self._sites(event.facts["members"])
+        self.doing(f"waiting for {sites} until {when(event.facts['until'])}")
+        return f"waiting for {sites} until {when(event.facts['until'])}, as agreed"
+
+    def _sealed(self, event: Event) -> str:
+        self.doing(f"round {event.round} of {self._rounds}: verifying and summing")
+        return f"committed and sealed: {len(event.facts['cohort'])} updates{self._reasons(event.facts['out'])}"
+
+    def _delivered(self, event: Event) -> str:
+        verdict = event.facts["verdict"]
+        return f"{self._sites([event.facts['member']])} delivered other bytes than it committed to: refused [{verdict}]" if verdict else ""
+
+    def _recorded(self, event: Event) -> str:
+        facts = event.facts
+        metrics = ", ".join(f"{name} {float(value):.4f}" for name, value in sorted(facts["metrics"].items()))
+        kept = f"{len(facts['included'])} updates, {facts['examples']} examples{self._reasons(facts['omitted'])}"
+        return f"recorded {short(facts['model'])}: {kept}. Held-out {metrics or 'metrics: none'}"
+
+    def _aborted(self, event: Event) -> str:
+        return f"given up ({event.facts['reason']}); the next attempt follows"

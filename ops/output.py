@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What people and programs see: results on stdout, everything else on stderr, nothing hostile on either.
+
+On a terminal tables and colours, elsewhere (or with NO_COLOR) plain text. Text from a ledger, a bundle or a file
+is somebody's word: each character that a terminal would act upon, or not show, is written as an escape, and
+markup is never interpreted.
+"""
+
+import json
+import os.path
+import shlex
+import shutil
+import sys
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+PROGRAM = "fedledger"
+SHORT = 12  # characters of a digest in a table; any prefix that is unique can be pasted back
+_PIPE_CLOSED = 141  # what a shell reports for SIGPIPE
+_GAP = "  "
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> NoReturn:
+        _end_quietly()
+
+
+def stdout() -> Console:
+    """The console for results. Made when asked for, so that it follows a replaced ``sys.stdout``."""
+    return _Console(highlight=False, emoji=False, soft_wrap=True)
+
+
+def stderr() -> Console:
+    """The console for progress, notes and errors."""
+    return _Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
+
+
+def clean(value: object) -> str:
+    """The value as text that a terminal only shows: control, format, bidirectional and unassigned characters,
+    half surrogates and line separators become escapes such as ``\\x1b``; every kind of space becomes a space."""
+    text = str(value)
+    return text if text.isprintable() else "".join(map(_clean_character, text))
+
+
+def _clean_character(character: str) -> str:
+    if character.isprintable():
+        return character
+    if unicodedata.category(character) == "Zs":
+        return " "
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def short(digest: str) -> str:
+    """The beginning of a digest, for tables."""
+    return digest[:SHORT]
+
+
+def short_did(did: str) -> str:
+    """A did:key for tables: its end, which differs from key to key, where the beginning does not."""
+    return f"…{did[-8:]}" if did.startswith("did:key:") else did
+
+
+def when(seconds: int) -> str:
+    """UTC seconds since 1970 as ``2026-11-23 00:41:00Z``."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    except (OverflowError, ValueError, OSError):
+        return f"{seconds} s"
+
+
+def line(text: object = "", style: str = "", *, to: Console | None = None) -> None:
+    """One line of text, made safe; ``style`` is for terminals."""
+    (to or stdout()).print(Text(clean(text), style=style))
+
+
+def note(text: object, style: str = "") -> None:
+    """One line on stderr."""
+    line(text, style, to=stderr())
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "") -> None:
+    """A table of safe cells: drawn on a terminal, elsewhere in aligned columns that nothing cuts short."""
+    console = stdout()
+    cells = [[clean(cell) for cell in row] for row in rows]
+    if not console.is_terminal:
+        _plain_table(columns, cells, title, console)
+        return
+    drawn = Table(title=Text(clean(title)) if title else None, title_justify="left", header_style="bold")
+    for column in columns:
+        drawn.add_column(Text(column), overflow="fold")
+    for row in cells:
+        drawn.add_row(*(Text(cell) for cell in row))
+    console.print(drawn, soft_wrap=False)
+
+
+def _plain_table(columns: Sequence[str], cells: list[list[str]], title: str, console: Console) -> None:
+    if title:
+        line(title, to=console)
+    lines = [[column.upper() for column in columns], *cells]
+    widths = [max(len(row[i]) for row in lines) for i in range(len(columns))]
+    for row in lines:
+        text = _GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        line(text.rstrip(), to=console)
+
+
+def facts(pairs: Iterable[tuple[str, object]]) -> None:
+    """Named values, one a line, the names in one column. A list gives one line for each of its items."""
+    shown = [(name, value if isinstance(value, list | tuple) else [value]) for name, value in pairs]
+    width = max((len(name) for name, _ in shown), default=0)
+    console = stdout()
+    for name, values in shown:
+        for position, value in enumerate(values or ["none"]):
+            label = Text((name if position == 0 else "").ljust(width), style="bold")
+            console.print(label.append(_GAP + clean(value), style="not bold"))
+
+
+def emit_json(command: str, value: Mapping[str, Any], *, version: int = 1) -> None:
+    """The result for programs: one object whose first field is ``{"fedledger": "<command>/v<version>"}``.
+
+    ASCII only, so that no terminal acts upon it. Fields may be added within a version, never changed or removed.
+    """
+    document = {"fedledger": f"{command}/v{version}", **value}
+    write(json.dumps(document, indent=2) + "\n")
+
+
+def write(text: str) -> None:
+    """Raw text on stdout; ends quietly where the reader has gone (``fedledger log | head``)."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _end_quietly()
+
+
+def _end_quietly() -> NoReturn:
+    # What is still buffered has no reader: without this the interpreter would complain at its exit.
+    with suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    raise SystemExit(_PIPE_CLOSED)
+
+
+def command_line(*arguments: object) -> str:
+    """A command of this program as it can be pasted into the shell in the current folder.
+
+    Where the shell would not find this installation's ``fedledger``, its path from here is written out.
+    """
+    return shlex.join([*_program(), *map(str, arguments)])
+
+
+def _program() -> list[str]:
+    here = Path(sys.argv[0])
+    script = here if here.name == PROGRAM and here.is_file() else Path(sys.executable).parent / PROGRAM
+    if not script.is_file():
+        return [relative(sys.executable), "-m", "ops.cli"]
+    found = shutil.which(PROGRAM)
+    if found is not None and Path(found).resolve() == script.resolve():
+        return [PROGRAM]
+    return [relative(script)]
+
+
+def relative(path: Path | str) -> str:
+    """The path as it is shortest to type: from the current folder where it lies below it."""
+    absolute = os.path.abspath(path)
+    with suppress(OSError, ValueError):
+        below = os.path.relpath(absolute)
+        if not below.startswith(os.pardir):
+            # A bare name would be looked up on PATH, or taken for an option.
+            return below if os.sep in below and not below.startswith("-") else os.path.join(os.curdir, below)
+    return absolute
+
+
+def next_command(*arguments: object) -> None:
+    """Print a command to run next, as it can be pasted."""
+    line(f"  {command_line(*arguments)}", "cyan")

@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A simulated federation from its file to the released model, in one process that signs and a cluster that trains.
+
+Every step looks at the ledger first, so that a run that was interrupted anywhere goes on where it stopped.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from chaincode import notes, trust
+from chaincode.author import Author, demand, read_all
+from chaincode.blobs import BlobStore
+from chaincode.entries import Entry, open_entry
+from chaincode.ledgers.sqlite import SqliteLedger
+from chaincode.models import digest_file
+from chaincode.state import Federation, Party, Release, party_key, release_key
+from coordinator.cluster import Cluster
+from coordinator.jobs import Baselines, ClusterSettings, TaskInfo
+from coordinator.rounds import Driver
+from coordinator.steps import Clock, Event
+from identity.did import public_key_from_did
+from identity.errors import UsageError
+from ops.federation_file import FederationFile, compare, load
+from ops.founding import Admission, Founder, Keys, build_agreement, make_keys, propose
+from ops.narrator import Narrator
+from ops.release import release
+from ops.run_folder import RunFolder
+from ops.simulate import FAULTS
+from ops.sites import SimulatedSites, SiteAgent
+from participant.agent import Agent
+from participant.tasks import locate_task
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a run may be told on the command line; None leaves it to the machine."""
+
+    workers: int | None = None
+    ray_address: str | None = None
+    dashboard: bool = False
+    passphrase: str | None = None
+    baselines: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A run at its end: the released model, its held-out metrics and those of the baselines (None for a run that was
+    complete before)."""
+
+    folder: RunFolder
+    federation: str
+    agreement: str
+    release: Release
+    metrics: Mapping[str, str]
+    baselines: Baselines | None
+
+
+def utc() -> int:
+    """Seconds of UTC."""
+    return int(time.time())
+
+
+def wait_until(second: int) -> None:
+    """Sleep until a UTC second begins: an agreed deadline, for which nothing but time can come."""
+    while (left := second - time.time()) > 0:
+        time.sleep(min(left, 1.0))
+
+
+class Run:
+    """One run of a federation file in its folder."""
+
+    def __init__(
+        self, file: FederationFile, folder: RunFolder, options: Options, narrator: Narrator, *,
+        watch: Callable[[Event], None] | None = None,
+    ) -> None:  # fmt: skip
+        self._file, self._folder, self._options, self._narrator = file, folder, options, narrator
+        self._watch = watch or narrator
+
+    def carry_out(self) -> Finished:
+        """Found, train, release; or go on with what an earlier call began.
+
+        Raises:
+            UsageError: ``run-file-changed``. Rejected, CredentialError, Unavailable, EvidenceError: as their parts.
+        """
+        self._folder.create()
+        with self._folder.locked(), ExitStack() as stack:
+            self._keep_file()
+            if (finished := self._complete()) is not None:
+                return finished
+            cluster = stack.enter_context(Cluster(self._cluster_settings()))
+            keys = make_keys(self._folder.keys / "keystore.json", self._options.passphrase, self._file.site_names)
+            ledger = stack.enter_context(self._ledger(keys))
+            federation = self._found(ledger, keys)
+            proposal = self._agree(ledger, keys, federation, cluster)
+            return self._train(ledger, keys, federation, proposal, cluster)
+
+    def _complete(self) -> Finished | None:
+        """The run's end, if it has come already."""
+        if not self._folder.is_run():
+            return None
+        with SqliteLedger.open(self._folder.ledger) as ledger:
+            for logged in ledger.find("release", limit=1):
+                entry = open_entry(logged.envelope)
+                released = demand(ledger, Release, release_key(entry.agreement, entry.body["round"]))
+                record = self._last_record(ledger, entry.agreement)
+                if self._folder.proof.exists():
+                    self._narrator.say("  complete: its model was released; remove the folder or name another --dir to run it anew")
+                    return Finished(self._folder, entry.federation, entry.agreement, released, record.body["metrics"], None)
+        return None
+
+    def _last_record(self, ledger: SqliteLedger, agreement: str) -> Entry:
+        return next(open_entry(x.envelope) for x in ledger.find("record", agreement=agreement, round=self._file.rounds))
+
+    def _keep_file(self) -> None:
+        """Keep the file that the run begins with, and refuse to go on with another one."""
+        kept = self._folder.federation_file
+        if not kept.exists():
+            shutil.copyfile(self._file.path, kept)
+            return
+        if changes := compare(load(kept, check_task=False), self._file):
+            raise UsageError(
+                "run-file-changed",
+                f"{self._file.path} changed since the run in {self._folder.path} began:\n" + "\n".join(changes),
+                next=f"fedledger run {self._file.path} --dir ANOTHER_FOLDER",
+            )
+
+    def _cluster_settings(self) -> ClusterSettings:
+        path = self._folder.path.resolve()
+        return ClusterSettings(
+            task=locate_task(self._file.task, self._file.path.parent), sites=self._file.site_names, seed=self._file.seed,
+            models=str(path / "models"), blobs=str(path / "blobs"), processes=str(path / "processes.json"),
+            workers=self._options.workers or self._file.workers, address=self._options.ray_address,
+            dashboard=self._options.dashboard, labels={"federation": self._file.name},
+        )  # fmt: skip
+
+    @contextmanager
+    def _ledger(self, keys: Keys) -> Iterator[SqliteLedger]:
+        path = self._folder.ledger
+        if not path.exists():
+            public = public_key_from_did(keys.log.did)
+            SqliteLedger.create(path, origin=self._origin, public_key=public, sign=keys.log.sign, clock=utc).close()
+        with SqliteLedger.open(path, sign=keys.log.sign, clock=utc) as ledger:
+            yield ledger
+
+    @property
+    def _origin(self) -> str:
+        return f"fedledger/{self._file.name}"
+
+    def _found(self, ledger: SqliteLedger, keys: Keys) -> Federation:
+        say = self._narrator
+        say.title("1. The federation")
+        founder = Founder(ledger, keys, utc)
+        vkey = notes.format_vkey(self._origin, public_key_from_did(keys.log.did))
+        federation = founder.found(self._origin, vkey)
+        self._tell("founded")
+        key = trust.FederationKey(notes.parse_vkey(vkey), federation.id)
+        self._folder.key_file.write_text(trust.format_key(key))
+        say.say(f"  {self._file.name}: federation {federation.id[:12]}, its log's key is in {self._folder.key_file}")
+        if self._options.passphrase is None:
+            say.say("  keys: unencrypted in a file that only you can read (a simulation; --passphrase-file encrypts it)")
+        say.doing("issuing credentials, and asking DIDKit for its second opinion")
+        admissions: list[Admission] = []
+        founder.admit(federation.id, self._folder.credentials, admissions.append)
+        for one in admissions:
+            say.say(f"  {one.who:<12} {one.role:<12} {one.did[:24]}…  credential: ours {one.ours}, DIDKit {one.theirs}")
+        self._tell("admitted")
+        self._narrator.names = {identity.did: site for site, identity in keys.sites.items()}
+        return federation
+
+    def _agree(self, ledger: SqliteLedger, keys: Keys, federation: Federation, cluster: Cluster) -> Entry:
+        """The proposal of the run's agreement, which every site has signed."""
+        self._narrator.doing("starting Ray and looking at the task")
+        task = cluster.describe()
+        coordinator = Author(federation.id, keys.coordinator.did, keys.coordinator)
+        proposal = self._proposal(ledger, coordinator, keys, task)
+        self._tell("proposed")
+        agreement = proposal.body["terms"]
+        if agreement["task"]["code"] != task.code:
+            raise UsageError("run-task-changed", f"The task {self._file.task} changed since its agreement was signed.",
+                             next="restore the task's file, or use another --dir")  # fmt: skip
+        self._narrator.title("2. The agreement")
+        self._narrator.say(f"  {agreement['title']}: {proposal.agreement[:12]}, {agreement['rounds']} rounds, "
+                           f"at least {agreement['min_participants']} of {len(agreement['parties'])} sites")  # fmt: skip
+        return proposal
+
+    def _proposal(self, ledger: SqliteLedger, coordinator: Author, keys: Keys, task: TaskInfo) -> Entry:
+        for logged in ledger.find("propose", limit=1):
+            return open_entry(logged.envelope)
+        digest = propose(ledger, coordinator, build_agreement(self._file, keys, task, utc()), utc)
+        return next(open_entry(logged.envelope) for logged in ledger.find("propose", agreement=digest))
+
+    def _agents(self, ledger: SqliteLedger, keys: Keys, federation: Federation, proposal: Entry) -> dict[str, Agent]:
+        """One agent per site, each with the agreement that it has checked; those that have not signed sign now."""
+        token = self._coordinator_token(ledger, keys)
+        at_hand: dict[str, str] = {}
+
+        def base_model(digest: str) -> str:
+            if digest not in at_hand:
+                at_hand[digest] = digest_file(self._folder.models / f"{digest}.safetensors")
+            return at_hand[digest]
+
+        agents = {}
+        for site, identity in keys.sites.items():
+            outbox = self._folder.outbox(site).resolve()
+            outbox.mkdir(parents=True, exist_ok=True)
+            agent = Agent(
+                site=site, author=Author(federation.id, identity.did, identity), secret=keys.secrets[site],
+                outbox=outbox, ledger=ledger, clock=utc, base_model=base_model,
+            )  # fmt: skip
+            agent.adopt(proposal, token)
+            agents[identity.did] = agent
+        parties = read_all(ledger, Party, {m: party_key(proposal.agreement, m) for m in agents})
+        unsigned = [agents[m] for m, party in parties.items() if party is None or party.state == "proposed"]
+        for outcome in ledger.submit([agent.sign() for agent in unsigned]):
+            if isinstance(outcome, Exception):
+                raise outcome
+        self._tell("signed")
+        self._narrator.say(f"  verified and signed by {len(agents)} sites")
+        return agents
+
+    def _coordinator_token(self, ledger: SqliteLedger, keys: Keys) -> str:
+        admissions = ledger.find("admit", limit=None)
+        digest = next(e.subjects["credential"] for x in admissions if (e := open_entry(x.envelope)).body["admits"] == keys.coordinator.did)
+        return (self._folder.credentials / f"{digest}.jwt").read_text()
+
+    def _train(
+        self, ledger: SqliteLedger, keys: Keys, federation: Federation, proposal: Entry, cluster: Cluster
+    ) -> Finished:
+        agreement = proposal.body["terms"]
+        agents = self._agents(ledger, keys, federation, proposal)
+        sites = SimulatedSites(self._with_faults(agents), ledger, cluster, self._watch)
+        coordinator = Author(federation.id, keys.coordinator.did, keys.coordinator)
+        self._narrator.title("3. The rounds")
+        Driver(
+            author=coordinator, agreement=agreement, digest=proposal.agreement, ledger=ledger, sites=sites,
+            aggregator=cluster, blobs=BlobStore(self._folder.blobs), clock=Clock(utc, wait_until), watch=self._watch,
+        ).drive()  # fmt: skip
+        released = release(ledger, self._folder, coordinator, agreement, clock=utc)
+        self._tell("released")
+        record = self._last_record(ledger, proposal.agreement)
+        baselines = self._baselines(cluster) if self._options.baselines else None
+        return Finished(self._folder, federation.id, proposal.agreement, released, record.body["metrics"], baselines)
+
+    def _baselines(self, cluster: Cluster) -> Baselines:
+        self._narrator.doing("training the baselines: each site alone, and all data pooled")
+        return cluster.baselines(self._file.rounds)
+
+    def _tell(self, kind: str) -> None:
+        """Tell whoever watches that a step outside the rounds is done."""
+        self._watch(Event(kind, 0, 0, {}))
+
+    def _with_faults(self, agents: Mapping[str, Agent]) -> dict[str, SiteAgent]:
+        """The agents by member, those of ``[simulate]`` with their faults around them."""
+        faulty: dict[str, SiteAgent] = dict(agents)
+        for fault in self._file.faults:
+            member = next(m for m, agent in agents.items() if agent.site == fault.site)
+            faulty[member] = FAULTS[fault.kind](faulty[member], fault.round)
+        return faulty

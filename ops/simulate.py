@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The faults of ``[simulate]``: wrappers around a site, for demonstrations and tests only.
+
+They are no part of the agreement, nothing else knows of them, and only ``ops.run`` puts them around a site of a
+simulation, whose banner announces them.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from ops.sites import SiteAgent
+from participant.agent import RoundView
+from participant.ports import TrainFailure, TrainOrder, TrainResult
+
+
+@dataclass(frozen=True, slots=True)
+class Honest:
+    """A site as it is; each fault changes one thing of it, in one round."""
+
+    agent: SiteAgent
+    round: int
+
+    @property
+    def site(self) -> str:
+        """The site's name."""
+        return self.agent.site
+
+    def order(self, view: RoundView) -> TrainOrder | None:
+        """As the site."""
+        return self.agent.order(view)
+
+    def answer(self, view: RoundView, result: TrainResult | TrainFailure) -> bytes | None:
+        """As the site."""
+        return self.agent.answer(view, result)
+
+    def decline(self, view: RoundView, reason: str) -> bytes:
+        """As the site."""
+        return self.agent.decline(view, reason)
+
+    def deliver(self, view: RoundView) -> Path | None:
+        """As the site."""
+        return self.agent.deliver(view)
+
+    def clean(self) -> None:
+        """As the site."""
+        self.agent.clean()
+
+
+class Tampering(Honest):
+    """Delivers other bytes than it committed to: the last one is changed."""
+
+    def deliver(self, view: RoundView) -> Path | None:
+        """The committed blob with its last byte changed, in the fault's round."""
+        honest = self.agent.deliver(view)
+        if honest is None or view.head.round != self.round:
+            return honest
+        other = honest.with_name("tampered")
+        shutil.copyfile(honest, other)
+        with other.open("r+b") as file:
+            file.seek(-1, 2)
+            last = file.read(1)[0]
+            file.seek(-1, 2)
+            file.write(bytes([last ^ 1]))
+        return other
+
+
+class Silent(Honest):
+    """Trains, and then is not heard of again in the round."""
+
+    def answer(self, view: RoundView, result: TrainResult | TrainFailure) -> bytes | None:
+        """Nothing, in the fault's round."""
+        return None if view.head.round == self.round else self.agent.answer(view, result)
+
+
+FAULTS = {"tamper": Tampering, "drop": Silent}

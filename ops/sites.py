@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sites of a simulation: many agents in one process, each with a key of its own, one cluster that trains for all."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from chaincode.ledgers import Ledger
+from coordinator.steps import Event
+from identity.errors import CredentialError, Rejected
+from participant.agent import RoundView, read_round
+from participant.ports import Trainer, TrainFailure, TrainOrder, TrainResult
+
+Answer = tuple[str, dict[str, Any], bytes | None]
+"""What happened at a site, its facts for whoever watches, and the entry that the site signed, if it did."""
+
+
+class SiteAgent(Protocol):
+    """What a simulation asks of a site in a round: an ``Agent``, or one with a fault around it."""
+
+    site: str
+
+    def order(self, view: RoundView) -> TrainOrder | None: ...
+    def answer(self, view: RoundView, result: TrainResult | TrainFailure) -> bytes | None: ...
+    def decline(self, view: RoundView, reason: str) -> bytes: ...
+    def deliver(self, view: RoundView) -> Path | None: ...
+    def clean(self) -> None: ...
+
+
+class SimulatedSites:
+    """The ``Sites`` of a simulation, by member."""
+
+    def __init__(
+        self, agents: Mapping[str, SiteAgent], ledger: Ledger, trainer: Trainer, watch: Callable[[Event], None]
+    ) -> None:
+        self._agents, self._ledger, self._trainer, self._watch = agents, ledger, trainer, watch
+
+    def train(self, agreement: str, until: int) -> None:
+        """Order training from every agent with an open seat, and submit each worker's commitments as they come."""
+        view = read_round(self._ledger, agreement, list(self._agents))
+        orders: list[TrainOrder] = []
+        refused: list[Answer] = []
+        for agent in self._agents.values():
+            try:
+                order = agent.order(view)
+            except (Rejected, CredentialError) as why:
+                facts = {"site": agent.site, "code": why.code, "message": why.message}
+                refused.append(("site-refuses", facts, agent.decline(view, "policy")))
+                continue
+            if order is not None:
+                orders.append(order)
+        self._submit(view, refused)
+        for results in self._trainer.train(orders):
+            self._submit(view, [self._answer(view, result) for result in results])
+
+    def deliver(self, agreement: str, members: Sequence[str]) -> Mapping[str, str]:
+        """What each of the members delivers of the sealed round."""
+        view = read_round(self._ledger, agreement, list(members))
+        paths = {m: self._agents[m].deliver(view) for m in members if m in self._agents}
+        return {m: str(path) for m, path in paths.items() if path is not None}
+
+    def settled(self, agreement: str) -> None:
+        """Clear every site's outbox."""
+        for agent in self._agents.values():
+            agent.clean()
+
+    def _answer(self, view: RoundView, result: TrainResult | TrainFailure) -> Answer:
+        envelope = self._agents[result.member].answer(view, result)
+        if isinstance(result, TrainFailure):
+            return "site-failed", {"site": result.site, "code": result.code, "message": result.message}, envelope
+        return "site-committed", {"site": result.site, "examples": result.examples, "metrics": result.metrics}, envelope
+
+    def _submit(self, view: RoundView, answers: Sequence[Answer]) -> None:
+        """Submit what the sites have signed, in one batch; a silent site has signed nothing."""
+        spoken = [(kind, facts, envelope) for kind, facts, envelope in answers if envelope is not None]
+        if not spoken:
+            return
+        outcomes = self._ledger.submit([envelope for _, _, envelope in spoken])
+        for (kind, facts, _), outcome in zip(spoken, outcomes, strict=True):
+            if isinstance(outcome, Rejected):
+                kind, facts = "site-rejected", {"site": facts["site"], "code": outcome.code, "message": outcome.message}
+            self._watch(Event(kind, view.head.round, view.head.attempt, facts))

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What query commands read: the ledger of a run folder, or an exported bundle, behind one small port."""
+
+import re
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from chaincode.bundle import is_bundle
+from chaincode.entries import Entry, open_entry
+from chaincode.ledgers import Ledger
+from chaincode.ledgers.queries import Logged
+from chaincode.ledgers.sqlite import SqliteLedger
+from chaincode.ledgers.tables import segment_of
+from identity.errors import UsageError
+from ops import output, run_folder
+from ops.bundle_source import BundleSource
+
+_DIGITS, _INDEX_DIGITS = 64, 19
+_WINDOW, _WIDER = 4096, 8  # entries at the end of the log that are looked at first; how much more each time after
+_DIGEST = re.compile(r"[0-9a-f]{6,64}")
+Wanted = Mapping[str, str | int]
+"""What an entry must have, by column: kind, member, did, agreement, round (with its agreement)."""
+
+
+class Source(Ledger, Protocol):
+    """A ledger to read: what ``submit`` gets, it refuses. Every answer is in the log's order."""
+
+    @property
+    def size(self) -> int:
+        """The number of entries."""
+
+    def checkpoint(self) -> str:
+        """The latest signed checkpoint."""
+
+    def latest(self) -> int:
+        """The latest time that an entry states, in UTC seconds."""
+
+    def entry(self, which: int | str) -> Logged:
+        """The entry of an index, or of the beginning of an id. Raises UsageError: entry-*."""
+
+    def by_subject(self, digest: str) -> Iterator[int]:
+        """The indexes of the entries about a digest."""
+
+    def digests(self, prefix: str) -> list[str]:
+        """Up to two of the digests that entries are about and that begin with these hex digits."""
+
+    def find(
+        self, kind: str | None = None, *, member: str | None = None, did: str | None = None, agreement: str | None = None,
+        round: int | None = None, since: int | None = None, limit: int | None = None,
+    ) -> Iterator[Logged]:
+        """The entries that have all of these."""
+
+    def newest(self, wanted: Wanted, since: int | None, limit: int) -> list[int]:
+        """The indexes of the last ``limit`` entries with these values (all of them where it is 0), ascending."""
+
+
+class LedgerSource(SqliteLedger):
+    """The embedded ledger as a source."""
+
+    _floor = 0
+
+    def digests(self, prefix: str) -> list[str]:
+        """As ``Source.digests``; asks each segment of the index."""
+        low, high = (bytes.fromhex(prefix.ljust(_DIGITS, fill)) for fill in "0f")
+        statement = "SELECT DISTINCT digest FROM subject WHERE segment = ? AND digest BETWEEN ? AND ? LIMIT 2"
+        found: set[bytes] = set()
+        for segment in range(segment_of(self.size) + 1):
+            found.update(digest for (digest,) in self._rows(statement, (segment, low, high), (bytes,)))
+        return sorted(digest.hex() for digest in found)[:2]
+
+    def newest(self, wanted: Wanted, since: int | None, limit: int) -> list[int]:
+        """As ``Source.newest``; looks at the end of the log first, and further back only where that is not enough."""
+        size = self.size
+        if not wanted and since is None:
+            return list(range(max(size - limit, 0) if limit else 0, size))
+        window = _WINDOW if limit else size
+        while True:
+            self._floor = max(size - window, 0)
+            found = list(deque(self._matches(dict(wanted), since), limit or None))
+            if self._floor == 0 or len(found) == limit:
+                self._floor = 0
+                return found
+            window *= _WIDER
+
+    def _first_at(self, since: int | None) -> int:
+        """The first index to look at: not before the floor."""
+        return max(super()._first_at(since), self._floor)
+
+
+@contextmanager
+def opened(path: str | None) -> Iterator[Source]:
+    """The source that a command's PATH means; ``run_folder.resolve`` says how it is found.
+
+    Raises:
+        UsageError: there is none. EvidenceError, Unavailable: it cannot be read as what it must be.
+    """
+    if path is not None and Path(path).is_file():
+        if not is_bundle(Path(path)):
+            raise UsageError("not-a-run", f"{path} is neither a run folder nor an exported bundle.")
+        yield BundleSource(Path(path))
+        return
+    with LedgerSource.open(run_folder.resolve(path).ledger) as ledger:
+        yield ledger
+
+
+def which(text: str, size: int) -> int | str:
+    """An entry as a person names it: its index (also ``#12``), or the beginning of its id."""
+    digits = text.removeprefix("#")
+    if digits.isascii() and digits.isdigit() and len(digits) <= _INDEX_DIGITS and (text != digits or int(digits) < size):
+        return int(digits)
+    return text.lower()
+
+
+def digest(source: Source, text: str, what: str) -> str:
+    """A digest as a person names it: all of its 64 hex digits, or enough of the first ones.
+
+    Raises:
+        UsageError: ``digest-malformed``, ``digest-unknown``, ``digest-ambiguous``.
+    """
+    prefix = text.lower()
+    if not _DIGEST.fullmatch(prefix):
+        raise UsageError("digest-malformed", f"{text[:80]!r} is no digest.\nallowed: 6 to 64 hex digits")
+    found = source.digests(prefix)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UsageError("digest-ambiguous", f"More than one digest begins with {prefix}: give more digits.")
+    raise UsageError("digest-unknown", f"No entry is about {what} {prefix}.", next=output.command_line("log"))
+
+
+def read(source: Source, index: int | str) -> tuple[Logged, Entry]:
+    """An entry where it stands, its bytes checked and its signature verified."""
+    logged = source.entry(index)
+    return logged, open_entry(logged.envelope)

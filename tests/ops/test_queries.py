@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Queries on a run's ledger, and that a bundle of it answers each of them the same."""
+
+import re
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+from chaincode.kinds import KINDS
+from identity.errors import UsageError
+from ops.commands.log import parse_time
+from ops.run_folder import RunFolder
+from ops.source import opened, which
+from tests.chaincode.contract.world import World
+from tests.ops.runs import Terminal, world, write_evidence, write_run
+
+EVIL = "evil [red]hospital[/red]"
+
+
+def rich_world() -> World:
+    """Two rounds with a decline, a silence, an omission, a given-up attempt, a rotated key, a revocation and a release."""
+    here = world(5, share_metrics=True).founded()
+    here.admit(5, organisation=EVIL)
+    here.agreed().wait(1).open()
+    here.commit(1, metrics={"loss": "0.5"}).commit(2).commit(3).decline(4).wait(120).seal()
+    here.wait(300).record(omit={3: "digest-mismatch"}, metrics={"accuracy": "0.91234567"})
+    here.opened().commit(1).rotate(1).aborted()
+    here.revoke(5).opened().commit(1).commit(2).commit(3).commit(4).sealed().recorded()
+    here.wait(1).release(2).attest("auditor", 2)
+    return here
+
+
+@pytest.fixture(scope="module")
+def here() -> World:
+    return rich_world()
+
+
+@pytest.fixture(scope="module")
+def run(here: World, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return write_run(tmp_path_factory.mktemp("run") / "rich", here)
+
+
+def test_every_kind_of_entry_has_its_line(terminal: Terminal, run: RunFolder, here: World) -> None:
+    lines = terminal("log", run.path).splitlines()
+    assert len(lines) == 1 + len(here.entries)
+    assert {e.kind for e in here.entries} >= set(KINDS) - {"amend", "withdraw", "claim"}
+    assert [line.split()[0] for line in lines[1:]] == [str(i) for i in range(len(here.entries))]
+    assert "3 in the cohort; out: evil [red]hospital[/red] silent, site-04 declined" in terminal.out
+    assert "omitted: site-03 digest-mismatch; accuracy 0.9123" in terminal.out
+
+
+@pytest.mark.parametrize(("options", "kinds"), [
+    (["--kind", "open"], ["open", "open", "open"]),
+    (["--kind", "record", "--round", 2], ["record"]),
+    (["--round", 1], ["open", "commit", "commit", "commit", "decline", "seal", "record"]),
+    (["--did", "site-04"], ["sign", "decline", "commit"]),
+    (["--did", "auditor"], ["attest"]),
+    (["--did", "site-04", "--round", 2, "--kind", "commit"], ["commit"]),
+    (["--since", "2999-01-01"], []),
+    (["--limit", 2], ["release", "attest"]),
+    (["--limit", 1, "--kind", "commit"], ["commit"]),
+])  # fmt: skip
+def test_log_filters(terminal: Terminal, run: RunFolder, options: list[object], kinds: list[str]) -> None:
+    answer = terminal.json("log", run.path, *options)
+    assert [entry["kind"] for entry in answer["entries"]] == kinds
+    assert answer["more"] == ("--limit" in options)
+
+
+def test_log_says_when_it_does_not_show_everything(terminal: Terminal, run: RunFolder, here: World) -> None:
+    terminal("log", run.path, "--limit", 5)
+    assert "Only the newest 5 are shown" in terminal.err
+    assert f"\n{len(here.entries) - 1}  " in terminal.out
+    terminal("log", run.path, "--limit", 0)
+    assert terminal.err == ""
+
+
+def test_a_filter_by_did_finds_the_member_and_every_key_that_it_had(terminal: Terminal, run: RunFolder, here: World) -> None:
+    first, second = (identity.did for identity in here.keys(1))
+    found = [terminal.json("log", run.path, "--did", did)["entries"] for did in (first, second, first[-8:], "site-01")]
+    assert found[0] == found[1] == found[2] == found[3]
+    assert {entry["did"] for entry in found[0]} == {first, second}
+    assert {entry["member"] for entry in found[0]} == {first}
+    assert [entry["kind"] for entry in found[0]] == ["sign", "commit", "commit", "rotate", "commit"]
+    authority = here.name("authority")
+    assert len(terminal.json("log", run.path, "--did", authority)["entries"]) == 10
+
+
+@pytest.mark.parametrize("name", ["nobody", "did:key:z6MkeXATEjyXENzBXBxgC5EHk2JE5aqd7qMGGtDpLUH1e2Sj", ""])
+def test_a_member_that_is_none_is_refused(terminal: Terminal, run: RunFolder, name: str) -> None:
+    terminal("log", run.path, "--did", name, code=2)
+    assert "member-unknown" in terminal.err
+
+
+def test_since(terminal: Terminal, run: RunFolder, here: World) -> None:
+    at = here.entries[-1].at
+    assert len(terminal.json("log", run.path, "--since", at)["entries"]) == sum(e.at >= at for e in here.entries)
+    assert terminal.json("log", run.path, "--since", "1d", "--limit", 0)["more"] is False
+
+
+@pytest.mark.parametrize(("text", "seconds"), [
+    ("90s", 10**6 - 90), ("2m", 10**6 - 120), ("3h", 10**6 - 10800), ("1d", 10**6 - 86400), ("12345", 12345),
+    ("1970-01-02", 86400), ("1970-01-02T00:00:00Z", 86400), ("1970-01-02T02:00:00+02:00", 86400), ("1970-01-02 00:00:10", 86410),
+])  # fmt: skip
+def test_times(text: str, seconds: int) -> None:
+    assert parse_time(text, 10**6) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-5m", "1e9", "9" * 20, "²", "2026-13-01", "\x00"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_time(text, 0)
+
+
+def test_show_by_index_and_by_the_beginning_of_the_id(terminal: Terminal, run: RunFolder, here: World) -> None:
+    entry = here.entries[20]
+    shown = terminal("show", run.path, 20)
+    assert shown == terminal("show", run.path, "#20") == terminal("show", run.path, entry.id[:10].upper())
+    assert entry.id in shown
+    assert "(signature verified)" in shown
+    answer = terminal.json("show", run.path, entry.id)
+    assert (answer["index"], answer["kind"], answer["body"]) == (20, entry.kind, dict(entry.body))
+    assert answer["subjects"] == dict(entry.subjects)
+
+
+def test_show_finds_the_run_by_itself(terminal: Terminal, run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    named = terminal("show", run.path, 3)
+    monkeypatch.chdir(run.path)
+    assert terminal("show", 3).splitlines()[:5] == named.splitlines()[:5]
+
+
+@pytest.mark.parametrize("entry", ["99999", "#99999", "abc", "zzzz", "f" * 64, "f" * 65, "-1", ""])
+def test_show_of_what_is_not_there(terminal: Terminal, run: RunFolder, entry: str) -> None:
+    terminal("show", "--", run.path, entry, code=2)
+    assert terminal.err.startswith("error: ")
+
+
+def test_which_entry_a_text_means() -> None:
+    assert which("12", 100) == 12
+    assert which("#12", 5) == 12
+    assert which("123456", 100) == "123456"
+    assert which("ABcd", 100) == "abcd"
+    assert which("1" * 64, 10**9) == "1" * 64
+
+
+def test_agreement_show(terminal: Terminal, run: RunFolder, here: World) -> None:
+    shown = terminal("agreement", "show", run.path)
+    for text in (here.digest, "Two tensors", "None is needed", "at least 2 of 5", "Parties: 5 signed", here.name(5)):
+        assert text in shown
+    answer = terminal.json("agreement", "show", run.path, "--agreement", here.digest[:6])
+    assert answer["terms"] == here.agreement
+    assert set(answer["parties"].values()) == {"signed"}
+    terminal("agreement", "show", run.path, "--agreement", "0" * 64, code=2)
+
+
+def test_status_of_a_run_between_rounds(terminal: Terminal, run: RunFolder, here: World) -> None:
+    shown = terminal("status", run.path)
+    assert re.search(r"^1 +recorded +1 +2 +site-03 digest-mismatch +20 +accuracy 0\.9123", shown, re.MULTILINE)
+    assert re.search(r"^2 +recorded +2 +4 +none +40 +\S+ +yes$", shown, re.MULTILINE)
+    assert "member-revoked" in shown
+    assert "next: round 3 attempt 1 is opened to 4 sites" in shown
+    answer = terminal.json("status", run.path)
+    assert (answer["state"], answer["round"], answer["of"], answer["late"]) == ("recorded", 2, 3, [])
+    assert answer["next"]["step"] == "open"
+    assert answer["size"] == len(here.entries)
+    assert [r["round"] for r in terminal.json("status", run.path, "--limit", 1)["rounds"]] == [2]
+
+
+@pytest.mark.parametrize(("stage", "says"), [
+    (lambda w: w.opened().commit(1), "commit until"),
+    (lambda w: w.committed(), "is sealed with 3 updates, 0 sites out"),
+    (lambda w: w.sealed(), "deliver until"),
+    (lambda w: w.aborted(), "round 1 attempt 2 is opened to 3 sites"),
+    (lambda w: w.recorded(3), "nothing: every agreed round is recorded"),
+    (lambda w: w.proposed(), "round 1 attempt 1 is opened to 0 sites"),
+    (lambda w: w.founded(), "an agreement is proposed"),
+])  # fmt: skip
+def test_status_says_what_happens_next(terminal: Terminal, tmp_path: Path, stage: object, says: str) -> None:
+    assert callable(stage)
+    here = world(phases={"commit_seconds": 5000})
+    run = write_run(tmp_path / "run", stage(here))
+    assert says in terminal("status", run.path)
+
+
+def test_status_names_who_is_late(terminal: Terminal, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", world().opened().commit(2))
+    shown = terminal("status", run.path)
+    assert "late: site-01, site-03" in shown
+    assert "is given up (coordinator-absent)" in shown
+    assert shown.count("LATE") == 2
+
+
+def test_status_says_who_is_at_work(terminal: Terminal, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", world().recorded())
+    with run.locked():
+        assert "at work: process " in terminal("status", run.path)
+        assert isinstance(terminal.json("status", run.path)["process"], int)
+    assert "at work" not in terminal("status", run.path)
+
+
+COMMANDS = [
+    ["status", "PATH"], ["log", "PATH"], ["log", "PATH", "--kind", "commit", "--limit", 2], ["log", "PATH", "--did", "site-01"],
+    ["log", "PATH", "--round", 2], ["log", "PATH", "--since", "5m"], ["show", "PATH", 0], ["agreement", "show", "PATH"],
+    ["trace", "PATH", "--did", "site-03"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: " ".join(map(str, c)))
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_bundle_answers_as_the_run_that_it_was_made_from(
+    terminal: Terminal, run: RunFolder, tmp_path: Path, command: list[object], form: list[str]
+) -> None:
+    bundle = write_evidence(tmp_path / "evidence", run)
+    answers = [terminal(*[path if word == "PATH" else word for word in command], *form) for path in (run.path, bundle)]
+    assert answers[0].replace(str(run.path), "PATH") == answers[1].replace(str(bundle), "PATH")
+
+
+def test_a_bundle_searches_as_the_ledger_does(run: RunFolder, tmp_path: Path, here: World) -> None:
+    bundle = write_evidence(tmp_path / "evidence", run)
+    some = here.entries[20]
+    with opened(str(run.path)) as ledger, opened(str(bundle)) as replayed:
+        assert (ledger.size, ledger.latest(), ledger.checkpoint()) == (replayed.size, replayed.latest(), replayed.checkpoint())
+        assert list(ledger.entries(5)) == list(replayed.entries(5))
+        for digest in {d for e in here.entries for d in e.subjects.values()}:
+            assert list(ledger.by_subject(digest)) == list(replayed.by_subject(digest))
+            assert ledger.digests(digest[:8]) == replayed.digests(digest[:8])
+        for wanted in ({"kind": "commit"}, {"member": some.member}, {"agreement": here.digest, "round": 2}, {}):
+            for since in (None, some.at):
+                for limit in (0, 1, 3):
+                    assert ledger.newest(wanted, since, limit) == replayed.newest(wanted, since, limit)
+                assert list(ledger.find(**wanted, since=since)) == list(replayed.find(**wanted, since=since))  # type: ignore[arg-type]
+        for digits in ("", "0", "ab"):
+            assert ledger.digests(digits) == replayed.digests(digits)
+        for unknown in (10**6, "f" * 64, "abc"):
+            for source in (ledger, replayed):
+                with pytest.raises(UsageError):
+                    source.entry(unknown)
+        with pytest.raises(UsageError):
+            replayed.submit([some.envelope])
+
+
+def test_a_changed_bundle_is_unreadable_evidence(terminal: Terminal, run: RunFolder, tmp_path: Path) -> None:
+    data = write_evidence(tmp_path / "evidence", run).read_bytes()
+    start = data.index(b"\n") + 1
+    for position in range(start, len(data), len(data) // 40):
+        (tmp_path / "changed").write_bytes(data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :])
+        terminal("log", tmp_path / "changed", code=1)
+        assert terminal.out == ""
+
+
+def test_a_bundle_whose_last_entries_were_cut_off_is_refused(terminal: Terminal, here: World, tmp_path: Path) -> None:
+    whole = write_run(tmp_path / "whole", here)
+    shorter = here.fork()
+    shorter.entries = here.entries[:-1]
+    cut = write_run(tmp_path / "cut", shorter)
+    evidence = write_evidence(tmp_path / "evidence", whole)
+    assert "1 entries" not in terminal("status", evidence)
+    with opened(str(whole.path)) as source:
+        head = source.checkpoint().encode()
+    with opened(str(cut.path)) as source:
+        old = source.checkpoint().encode()
+    assert len(head) == len(old)
+    (tmp_path / "evidence").write_bytes(evidence.read_bytes().replace(head, old))
+    terminal("status", evidence, code=1)
+    assert "bundle-head" in terminal.err
+
+
+def test_a_file_that_is_neither_is_refused(terminal: Terminal, run: RunFolder, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"\x00" * 100)
+    for path in (tmp_path / "file", run.ledger):
+        terminal("log", path, code=2)
+        assert "neither a run folder nor an exported bundle" in terminal.err
+
+
+def test_a_ledger_that_is_none_is_unreadable_evidence(terminal: Terminal, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.ledger.write_bytes(b"hello")
+    terminal("log", run.path, code=1)
+    assert "ledger-not-a-ledger" in terminal.err
+
+
+def test_a_changed_entry_is_not_shown(terminal: Terminal, here: World, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", here)
+    with sqlite3.connect(run.ledger) as raw:
+        raw.execute("DROP TRIGGER entry_update")
+        raw.execute("UPDATE entry SET envelope = CAST(replace(envelope, 'A', 'B') AS BLOB) WHERE idx = 5")
+        raw.execute("CREATE TRIGGER entry_update BEFORE UPDATE ON entry BEGIN SELECT RAISE(ABORT, 'entries are never changed'); END")
+    terminal("show", run.path, 5, code=1)
+    terminal("log", run.path, code=1)
+    assert terminal.err.startswith("error: ")
+
+
+def test_queries_leave_no_trace_in_the_folder(terminal: Terminal, run: RunFolder) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
+    for command in COMMANDS:
+        terminal(*[run.path if word == "PATH" else word for word in command])
+    assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before
+
+
+def test_a_query_takes_less_than_a_second(terminal: Terminal, run: RunFolder) -> None:
+    begun = time.perf_counter()
+    terminal("log", run.path)
+    terminal("status", run.path)
+    assert time.perf_counter() - begun < 1

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""References to tasks, and the ready-made ones with their data."""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.datasets import load_breast_cancer, load_digits
+
+from identity.errors import Unavailable, UsageError
+from participant.task import Task
+from participant.tasks import READY, load_task, locate_task, tables
+
+MINE = "from participant import Task\nclass Mine(Task):\n    name = 'mine'\n    version = '7'\n"
+
+
+@pytest.mark.parametrize("reference", READY)
+def test_ready_made_tasks_load_by_name(reference: str) -> None:
+    task = load_task(reference)
+    assert isinstance(task, Task)
+    assert task.name == reference
+    assert len(task.code_digest()) == 64
+
+
+def test_locating_runs_nothing(tmp_path: Path) -> None:
+    (tmp_path / "boom.py").write_text("raise RuntimeError('ran')")
+    where = locate_task("boom.py:Mine", tmp_path)
+    assert where.path == str(tmp_path / "boom.py")
+    assert where.attribute == "Mine"
+    assert where.module not in sys.modules
+
+
+def test_a_file_is_loaded_as_it_is_now_and_not_from_bytecode(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(MINE)
+    first = load_task("mine.py:Mine", tmp_path)
+    status = path.stat()
+    path.write_text(MINE.replace("'7'", "'8'"))  # the same size
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    second = load_task("mine.py:Mine", tmp_path)
+    assert (first.version, second.version) == ("7", "8")
+    assert first.code_digest() != second.code_digest()
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.py"]  # no __pycache__ beside the user's file
+
+
+def test_the_digest_is_of_what_was_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(MINE)
+    task = load_task("mine.py:Mine", tmp_path)
+    before = task.code_digest()
+    path.write_text(MINE + "# edited while it runs\n")
+    assert task.code_digest() == before
+
+
+def test_a_task_in_a_folder_below(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "mine.py").write_text(MINE)
+    assert load_task("sub/mine.py:Mine", tmp_path).name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("reference", "code"),
+    [
+        ("breast-canser", "task-unknown"),
+        ("", "task-unknown"),
+        ("mine:Mine", "task-unknown"),
+        ("mine.py", "task-unknown"),
+        ("mine.py:", "task-unknown"),
+        ("mine.py:Mi ne", "task-unknown"),
+        ("participant.py:Mine", "task-unknown"),
+        ("absent.py:Mine", "task-missing"),
+        (".py:Mine", "task-missing"),
+    ],
+)
+def test_bad_references_say_what_is_allowed(reference: str, code: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="Example: ") as caught:
+        locate_task(reference, tmp_path)
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("source", "code", "words"),
+    [
+        ("class Mine:\n    pass\n", "task-class", "derived from Task"),
+        ("from participant import Task\nMine = Task()\n", "task-class", "derived from Task"),
+        ("x = 1\n", "task-class", "derived from Task"),
+        ("raise KeyError('patient 17')\n", "task-not-loadable", "KeyError: 'patient 17'"),
+        ("def broken(:\n", "task-not-loadable", "SyntaxError"),
+        ("import sys\nsys.exit(3)\n", "task-not-loadable", "SystemExit: 3"),
+        (MINE + "    def __init__(self, needed): pass\n", "task-not-loadable", "needed"),
+        ("from participant import Task\nclass Mine(Task): pass\n", "task-name", 'name = "my-task"'),
+        (MINE.replace("'mine'", "'Has Space'"), "task-name", "name"),
+        (MINE.replace("'7'", "7"), "task-name", 'version = "1"'),
+    ],
+)
+def test_unusable_files_are_the_users_error(source: str, code: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(source)
+    with pytest.raises(UsageError) as caught:
+        load_task("mine.py:Mine", tmp_path)
+    assert caught.value.code == code
+    assert words in str(caught.value)
+
+
+def test_a_file_that_does_not_load_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "half_way.py").write_text("x = 1\nraise ValueError\n")
+    with pytest.raises(UsageError):
+        load_task("half_way.py:Mine", tmp_path)
+    assert not any("half_way" in name for name in sys.modules)
+
+
+def test_tables_are_scikit_learns() -> None:
+    cancer, digits = load_breast_cancer(), load_digits()
+    for (features, labels), theirs in (
+        (tables.read_table("breast_cancer.csv", 1), cancer),
+        (tables.read_table("digits.csv.gz", 0), digits),
+    ):
+        assert np.array_equal(features, theirs.data)
+        assert np.array_equal(labels, theirs.target)
+
+
+def test_a_missing_table_names_the_package() -> None:
+    with pytest.raises(Unavailable, match="scikit-learn"):
+        tables.read_table("absent.csv", 0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    labels=st.lists(st.integers(0, 3), min_size=1, max_size=120),
+    sites=st.integers(1, 40),
+    alpha=st.sampled_from([0.05, 0.5, 5.0]),
+    seed=st.integers(0, 2**53 - 1),
+)
+def test_a_split_deals_every_row_once_and_leaves_nobody_empty_handed(
+    labels: list[int], sites: int, alpha: float, seed: int
+) -> None:
+    parts = tables.dirichlet_split(np.array(labels), sites, alpha, seed)
+    assert len(parts) == sites
+    assert sorted(np.concatenate(parts).tolist()) == list(range(len(labels)))
+    least = min(tables.LEAST, len(labels) // sites) or 1
+    assert all(len(part) >= least for part in parts[: len(labels)])
+    again = tables.dirichlet_split(np.array(labels), sites, alpha, seed)
+    assert all(np.array_equal(one, other) for one, other in zip(parts, again, strict=True))
+
+
+@pytest.mark.parametrize(("reference", "rows", "held_out"), [("breast-cancer", 569, 114), ("digits", 1797, 359)])
+def test_ready_made_data(reference: str, rows: int, held_out: int) -> None:
+    task = load_task(reference)
+    parts = [task.site_data(i, 10, 1) for i in range(10)]
+    sizes = [len(labels) for _, labels in parts]
+    assert sum(sizes) == rows - held_out
+    assert min(sizes) >= tables.LEAST
+    assert max(sizes) > 2 * min(sizes)  # uneven by size
+    shares = [labels.bincount(minlength=10)[1] / len(labels) for _, labels in parts]
+    assert max(shares) > 2 * min(shares)  # and by label
+    other = [len(task.site_data(i, 10, 2)[1]) for i in range(10)]
+    assert other != sizes  # the seed decides
+    held = task.evaluation_data()
+    assert held is not None
+    assert len(held[1]) == held_out
+    trained = {row.numpy().tobytes() for features, _ in parts for row in features}
+    assert not any(row.numpy().tobytes() in trained for row in held[0])  # never trained on
+    assert task.build_model()(held[0][:3]).shape == (3, 10 if reference == "digits" else 2)
+
+
+def test_more_sites_than_rows_leaves_the_last_without_data() -> None:
+    task = load_task("breast-cancer")
+    sizes = [len(task.site_data(i, 500, 1)[1]) for i in range(500)]
+    assert sum(sizes) == 455
+    assert all(sizes[:455])
+    assert not any(sizes[455:])
+
+
+def test_breast_cancer_is_standardised_with_the_training_rows() -> None:
+    task = load_task("breast-cancer")
+    features = torch.cat([task.site_data(i, 4, 1)[0] for i in range(4)])
+    assert features.mean(dim=0).abs().max() < 1e-5
+    assert (features.std(dim=0, correction=0) - 1).abs().max() < 1e-5
