@@ -14,6 +14,7 @@ from identity.keys import Identity
 
 Value = TypeVar("Value")
 Clock = Callable[[], int]
+NONE: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +25,11 @@ class Author:
     member: str
     identity: Identity
 
-    def entry(self, kind: str, at: int, body: Mapping[str, Any], *, agreement: str = "", **subjects: str) -> bytes:
-        """The signed envelope of an entry; underscores in subject names stand for hyphens."""
-        digests = {name.replace("_", "-"): digest for name, digest in subjects.items()}
-        digests["federation"] = self.federation
+    def entry(
+        self, kind: str, at: int, body: Mapping[str, Any], *, agreement: str = "", subjects: Mapping[str, str] = NONE
+    ) -> bytes:
+        """The signed envelope of an entry; the federation, and the agreement if there is one, join its subjects."""
+        digests = {**subjects, "federation": self.federation}
         if agreement:
             digests["agreement"] = agreement
         return make_entry(kind, member=self.member, at=at, subjects=digests, body=body, signer=self.identity)

@@ -103,7 +103,12 @@ def open_bundle(path: Path) -> Iterator[Bundle]:
     bundle has), bundle-length, file-not-regular; OSError where the file cannot be opened.
     """
     with mapped(path, follow_links=True) as view:
-        yield Bundle(view, _parse(view))
+        yield parse_bundle(view)
+
+
+def parse_bundle(view: memoryview) -> Bundle:
+    """The bundle that bytes are. Raises EvidenceError as ``open_bundle`` does."""
+    return Bundle(view, _parse(view))
 
 
 def _parse(view: memoryview) -> dict[str, File]:

@@ -25,7 +25,6 @@ from chaincode.trust import FederationKey
 from identity import canonical
 from identity.errors import EvidenceError
 
-
 _HEADER = b"c2sp.org/tlog-proof@"
 
 

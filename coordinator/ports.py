@@ -76,6 +76,10 @@ class Sites(Protocol):
         """The files of what these members deliver of the sealed round; a silent one is missing."""
         ...
 
+    def attest(self, agreement: str, round_: int, needed: int) -> Sequence[str]:
+        """Let sites recompute a recorded round until ``needed`` of them have attested it; those that agree, in order."""
+        ...
+
     def settled(self, agreement: str) -> None:
         """The round has been recorded or given up: sites may clear what they kept for it."""
         ...

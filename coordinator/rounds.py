@@ -38,6 +38,8 @@ from coordinator.steps import (
 from identity.errors import EvidenceError, Rejected
 from participant.agent import RoundView, read_round
 
+NONE: Mapping[str, str] = {}
+
 
 def next_step(view: RoundView, gathered: Gathered, now: int, since: int) -> Step:
     """The next step at the UTC second ``now`` for a coordinator that has been at work since ``since``.
@@ -152,12 +154,14 @@ class Driver:
                 self._settle(view)
 
     def _open(self, step: Open, view: RoundView) -> None:
+        needed = view.terms.attest_next_open if step.round > 1 else 0
+        attested = list(self._sites.attest(self._digest, step.round - 1, needed)) if needed else []
         at = max(self._clock.now(), view.head.at)
         self._gathered = Gathered()
         self._write("open", view, {
             "round": step.round, "attempt": step.attempt, "commit_by": at + view.terms.commit_seconds, "reservation": 0,
-            "roster": list(step.roster), "absent": _named(step.absent), "attestations": [],
-        }, at=at, base_model=view.head.base)  # fmt: skip
+            "roster": list(step.roster), "absent": _named(step.absent), "attestations": attested,
+        }, {"base-model": view.head.base}, at)  # fmt: skip
 
     def _seal(self, step: Seal, view: RoundView) -> None:
         at = max(self._clock.now(), view.head.at)
@@ -209,20 +213,22 @@ class Driver:
         if outcome.evaluation:
             subjects["evaluation-set"] = outcome.evaluation
         body = {"included": list(step.included), "omitted": _named(step.omitted), "examples": examples}
-        self._write("record", view, {**body, "metrics": dict(outcome.metrics)}, **subjects)
+        self._write("record", view, {**body, "metrics": dict(outcome.metrics)}, subjects)
         self._settle(view)
 
     def _settle(self, view: RoundView) -> None:
         self._gathered = Gathered()
         self._sites.settled(self._digest)
 
-    def _write(self, kind: str, view: RoundView, body: Mapping[str, Any], at: int | None = None, **subjects: str) -> None:
+    def _write(
+        self, kind: str, view: RoundView, body: Mapping[str, Any], subjects: Mapping[str, str] = NONE, at: int | None = None
+    ) -> None:
         """Sign and submit an entry about the present attempt, and tell whoever watches before and after."""
         place = {"round": view.head.round, "attempt": view.head.attempt, **body}
         when = max(self._clock.now(), view.head.at) if at is None else at
         self._watch(Event(f"before-{kind}", place["round"], place["attempt"], body))
         try:
-            submit(self._ledger, self._author.entry(kind, when, place, agreement=self._digest, **subjects))
+            submit(self._ledger, self._author.entry(kind, when, place, agreement=self._digest, subjects=subjects))
         except Rejected as refusal:
             message = f"Round {place['round']} attempt {place['attempt']}: the contract refuses '{kind}'. {refusal.message}"
             raise Rejected(refusal.code, message, next=refusal.next) from refusal

@@ -67,10 +67,6 @@ class BundleSource:
         """The signed head of the bundle's log."""
         return self._note
 
-    def latest(self) -> int:
-        """The latest time that an entry states."""
-        return max((entry.at for entry in self._entries), default=0)
-
     def submit(self, envelopes: Sequence[bytes]) -> list[Receipt | Rejected]:
         """Refused: a bundle is evidence."""
         raise UsageError("ledger-read-only", f"A bundle takes no entries; {len(envelopes)} were submitted.")

@@ -106,7 +106,10 @@ class Founder:
             return
         span = {"not_before": now, "not_after": now + ADMISSION_DAYS * DAY}
         tokens = [
-            credentials.issue(keys.authority, subject=did, role=role, organisation=who, federation=federation, **span)
+            credentials.issue(
+                keys.authority, subject=did, role=role, organisation=who, federation=federation,
+                not_before=span["not_before"], not_after=span["not_after"],
+            )
             for did, (who, role) in new.items()
         ]
         verdicts = didkit_check.verify_both(tokens, issuers=[keys.authority.did], federation=federation, now=now)
@@ -118,7 +121,7 @@ class Founder:
             digest = hashlib.sha256(token.encode()).hexdigest()
             (folder / f"{digest}.jwt").write_text(token)
             body = {"admits": did, "new_did": did, "role": role, "organisation": who, **span}
-            entries.append(author.entry("admit", now, body, credential=digest))
+            entries.append(author.entry("admit", now, body, subjects={"credential": digest}))
         for outcome in self.ledger.submit(entries):
             if isinstance(outcome, Rejected):
                 raise outcome
@@ -163,6 +166,6 @@ def propose(ledger: Ledger, coordinator: Author, agreement: Mapping[str, Any], c
     digest = agreement_digest(agreement)
     body = {"terms": agreement, "continues": None}
     submit(ledger, coordinator.entry(
-        "propose", clock(), body, agreement=digest, initial_model=agreement["model"]["initial"]
+        "propose", clock(), body, agreement=digest, subjects={"initial-model": agreement["model"]["initial"]}
     ))  # fmt: skip
     return digest

@@ -6,8 +6,9 @@ across agreements that continue one another. Forwards, an included update is in 
 each round starts from the last result, in every later one.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 from chaincode import state
 from chaincode.author import read_all
@@ -18,6 +19,7 @@ from ops import output
 from ops.source import Source, read
 
 INCLUDED = "included"
+_PAGE = 500  # rounds that are read together
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,10 +161,22 @@ def contribution(source: Source, commit: Entry) -> Contribution:
     return _contribution(commit, outcomes[m], record.subjects["model"])
 
 
-def contributions_of(source: Source, member: str) -> Iterator[Contribution]:
-    """Everything that a member committed, oldest first."""
-    for logged in source.find("commit", member=member):
-        yield contribution(source, read(source, logged.index)[1])
+def contributions_of(source: Source, member: str, limit: int) -> list[Contribution]:
+    """What a member committed, the newest ``limit`` of it (all where it is 0), oldest first."""
+    found = source.newest({"kind": "commit", "member": member}, None, limit)
+    return [contribution(source, read(source, index)[1]) for index in found]
+
+
+def first_included(source: Source, member: str) -> dict[str, int]:
+    """For each agreement in whose models a member's data is, the first round of which that is so."""
+    found = {}
+    for agreement in proposals(source):
+        own = source.find("commit", member=member, agreement=agreement)
+        judged = (contribution(source, read(source, logged.index)[1]) for logged in own)
+        first = next((c.round for c in judged if c.outcome == INCLUDED), None)
+        if first is not None:
+            found[agreement] = first
+    return found
 
 
 def commits_to(source: Source, update: str) -> list[Entry]:
@@ -171,24 +185,26 @@ def commits_to(source: Source, update: str) -> list[Entry]:
     return [entry for entry in about if entry.kind == "commit" and entry.subjects["update"] == update]
 
 
-def uses(source: Source, contributions: Iterable[Contribution]) -> list[Use]:
-    """Every model that the included ones of these updates went into: what taking them back would touch."""
-    direct = {(c.agreement, c.round) for c in contributions if c.outcome == INCLUDED}
-    first: dict[str, int] = {}
-    for a, n in sorted(direct):
-        first.setdefault(a, n)
-    for a, proposal in proposals(source).items():  # in order: what continues an agreement follows it
-        older = proposal.body["continues"]
-        if older in first:
-            first[a] = 1
-    found: list[Use] = []
-    for a, start in first.items():
+def uses(source: Source, first: Mapping[str, int], direct: Container[tuple[str, int]], limit: int) -> list[Use]:
+    """The models that have something inside which was included first in these rounds: what taking it back would touch.
+
+    ``direct`` says in which rounds' own sums it is. The newest ``limit`` of them (all where it is 0), oldest first.
+    """
+    start = dict(first)
+    for agreement, proposal in proposals(source).items():  # in order: what continues an agreement follows it
+        if proposal.body["continues"] in start:
+            start[agreement] = 1
+    found = list(islice(_uses_backwards(source, start, direct), limit or None))
+    return found[::-1]
+
+
+def _uses_backwards(source: Source, start: Mapping[str, int], direct: Container[tuple[str, int]]) -> Iterator[Use]:
+    for a in [a for a in reversed(proposals(source)) if a in start]:
         head = read_all(source, Head, {"": state.head_key(a)})[""]
-        rounds = range(start, (head.round if head else 0) + 1)
-        results = read_all(source, Result, {str(n): state.result_key(a, n) for n in rounds})
-        releases = read_all(source, Release, {str(n): state.release_key(a, n) for n in rounds})
-        found += [
-            Use(a, n, result.model, (a, n) in direct, releases[str(n)] is not None)
-            for n in rounds if (result := results[str(n)]) is not None
-        ]  # fmt: skip
-    return found
+        for last in range(head.round if head else 0, start[a] - 1, -_PAGE):
+            rounds = range(last, max(last - _PAGE, start[a] - 1), -1)
+            results = read_all(source, Result, {str(n): state.result_key(a, n) for n in rounds})
+            releases = read_all(source, Release, {str(n): state.release_key(a, n) for n in rounds})
+            for n in rounds:
+                if (result := results[str(n)]) is not None:
+                    yield Use(a, n, result.model, (a, n) in direct, releases[str(n)] is not None)

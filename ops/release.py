@@ -18,11 +18,12 @@ from chaincode.files import replacing
 from chaincode.ledgers.sqlite import SqliteLedger
 from chaincode.proofs import make_entry_proof
 from chaincode.state import Head, Release, Result
+from coordinator.ports import Sites
 from ops.run_folder import RunFolder
 
 
 def release(
-    ledger: SqliteLedger, folder: RunFolder, coordinator: Author, agreement: Mapping[str, Any], *, clock: Clock
+    ledger: SqliteLedger, folder: RunFolder, coordinator: Author, agreement: Mapping[str, Any], *, sites: Sites, clock: Clock
 ) -> Release:
     """Release the agreement's last recorded model, or complete the files of a release that is on the ledger.
 
@@ -33,13 +34,15 @@ def release(
     head = demand(ledger, Head, state.head_key(digest))
     result = demand(ledger, Result, state.result_key(digest, head.round))
     key = state.release_key(digest, head.round)
-    card = _card(agreement, digest, head.round, result, coordinator.federation, open_entry(ledger.entry(result.entry).envelope))
+    card = _card(agreement, open_entry(ledger.entry(result.entry).envelope))
     released = read(ledger, Release, key)
     if released is None:
-        body = {"round": head.round, "attestations": _attestations(ledger, agreement, digest, head.round)}
+        needed = agreement["attestations"]["release"]
+        attested = list(sites.attest(digest, head.round, needed)) if needed else []
+        body = {"round": head.round, "attestations": attested}
         card_digest = hashlib.sha256(card).hexdigest()
-        at = max(clock(), head.at)
-        submit(ledger, coordinator.entry("release", at, body, agreement=digest, model=result.model, model_card=card_digest))
+        subjects, at = {"model": result.model, "model-card": card_digest}, max(clock(), head.at)
+        submit(ledger, coordinator.entry("release", at, body, agreement=digest, subjects=subjects))
         released = demand(ledger, Release, key)
     _write(folder.model_card, card)
     shutil.copyfile(folder.models / f"{released.model}.safetensors", folder.model)
@@ -47,61 +50,64 @@ def release(
     return released
 
 
-def _attestations(ledger: SqliteLedger, agreement: Mapping[str, Any], digest: str, round_: int) -> list[str]:
-    """The parties that attested the round, as many as the agreement asks for."""
-    needed = agreement["attestations"]["release"]
-    keys = {m: state.attest_key(digest, round_, m) for m in agreement["parties"]} if needed else {}
-    values = ledger.get(list(keys.values()))
-    agreeing = [m for m, key in keys.items() if (v := values[key]) and state.decode(state.Attestation, v).verdict == "agrees"]
-    return sorted(agreeing)
-
-
 def _write(path: Path, data: bytes) -> None:
     with replacing(path, fsync=True) as file:
         file.write(data)
 
 
-def _card(
-    agreement: Mapping[str, Any], digest: str, round_: int, result: Result, federation: str, record: Entry
-) -> bytes:
-    """The model card: what it is for, under which terms, how good it was, and how to verify it."""
-    omitted = "".join(f"\n- {item['member']}: {item['reason']}" for item in record.body["omitted"]) or "\n- none"
-    included = "".join(f"\n- {member}" for member in record.body["included"])
-    metrics = "".join(f"\n| {name} | {value} |" for name, value in sorted(record.body["metrics"].items()))
-    task = agreement["task"]
-    return f"""# {agreement["title"]}
+_CARD = """# {title}
 
 | | |
 |---|---|
-| model | {result.model} |
+| model | {model} |
 | federation | {federation} |
-| agreement | {digest} |
-| round | {round_} of {agreement["rounds"]} |
-| task | {task["name"]} {task["version"]}, code {task["code"]} |
-| examples in the last round | {result.weight} |
+| agreement | {agreement} |
+| round | {round} of {rounds} |
+| task | {task}, code {code} |
+| examples in the last round | {examples} |
 
 ## Purpose and terms
 
-{agreement["purpose"]}
+{purpose}
 
-- Legal basis: {agreement["legal_basis"]}
-- Data categories: {"; ".join(agreement["data_categories"])}
-- May be used by: {"; ".join(agreement["model_users"])}
-- Retention of the evidence: {agreement["retention_days"]} days
+- Legal basis: {legal_basis}
+- Data categories: {data_categories}
+- May be used by: {model_users}
+- Retention of the evidence: {retention_days} days
 
 ## Held-out metrics of the recorded round
 
 | metric | value |
-|---|---|{metrics}
+|---|---|
+{metrics}
 
-## Members whose updates the last round includes
+## The last round
+
+Included:
+
 {included}
 
-Omitted from the last round:
+Omitted:
+
 {omitted}
 
 ## Verify
 
 `fedledger verify model.safetensors --key federation.vkey`, with `model.proof` beside the model and a key file
 that you had from the federation, not with the model.
-""".encode()
+"""
+
+
+def _card(agreement: Mapping[str, Any], record: Entry) -> bytes:
+    """The model card: what it is for, under which terms, how good it was, and how to verify it."""
+    task, body = agreement["task"], record.body
+    return _CARD.format(
+        title=agreement["title"], model=record.subjects["model"], federation=record.federation, agreement=record.agreement,
+        round=body["round"], rounds=agreement["rounds"], task=f"{task['name']} {task['version']}", code=task["code"],
+        examples=body["examples"], purpose=agreement["purpose"], legal_basis=agreement["legal_basis"],
+        data_categories="; ".join(agreement["data_categories"]), model_users="; ".join(agreement["model_users"]),
+        retention_days=agreement["retention_days"],
+        metrics="\n".join(f"| {name} | {value} |" for name, value in sorted(body["metrics"].items())) or "| none | |",
+        included="\n".join(f"- {member}" for member in body["included"]),
+        omitted="\n".join(f"- {item['member']}: {item['reason']}" for item in body["omitted"]) or "- nobody",
+    ).encode()  # fmt: skip

@@ -23,6 +23,7 @@ from coordinator.rounds import Driver
 from coordinator.steps import Clock, Event
 from identity.did import public_key_from_did
 from identity.errors import UsageError
+from ops.attesting import recompute_round
 from ops.federation_file import FederationFile, compare, load
 from ops.founding import Admission, Founder, Keys, build_agreement, make_keys, propose
 from ops.narrator import Narrator
@@ -231,14 +232,17 @@ class Run:
     ) -> Finished:
         agreement = proposal.body["terms"]
         agents = self._agents(ledger, keys, federation, proposal)
-        sites = SimulatedSites(self._with_faults(agents), ledger, cluster, self._watch)
+        sites = SimulatedSites(
+            self._with_faults(agents), ledger, cluster, watch=self._watch,
+            recompute=lambda _, round_: recompute_round(ledger, self._folder, proposal, round_),
+        )  # fmt: skip
         coordinator = Author(federation.id, keys.coordinator.did, keys.coordinator)
         self._narrator.title("3. The rounds")
         Driver(
             author=coordinator, agreement=agreement, digest=proposal.agreement, ledger=ledger, sites=sites,
             aggregator=cluster, blobs=BlobStore(self._folder.blobs), clock=Clock(utc, wait_until), watch=self._watch,
         ).drive()  # fmt: skip
-        released = release(ledger, self._folder, coordinator, agreement, clock=utc)
+        released = release(ledger, self._folder, coordinator, agreement, sites=sites, clock=utc)
         self._tell("released")
         record = self._last_record(ledger, proposal.agreement)
         baselines = self._baselines(cluster) if self._options.baselines else None

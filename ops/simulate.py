@@ -9,6 +9,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from chaincode.state import Result
 from ops.sites import SiteAgent
 from participant.agent import RoundView
 from participant.ports import TrainFailure, TrainOrder, TrainResult
@@ -37,6 +38,10 @@ class Honest:
     def decline(self, view: RoundView, reason: str) -> bytes:
         """As the site."""
         return self.agent.decline(view, reason)
+
+    def attest(self, round_: int, result: Result, sum_: str, model: str) -> bytes:
+        """As the site."""
+        return self.agent.attest(round_, result, sum_, model)
 
     def deliver(self, view: RoundView) -> Path | None:
         """As the site."""

@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from chaincode.author import demand, read_all, submit
 from chaincode.ledgers import Ledger
+from chaincode.state import Attestation, Result, attest_key, result_key
 from coordinator.steps import Event
 from identity.errors import CredentialError, Rejected
 from participant.agent import RoundView, read_round
@@ -18,22 +20,25 @@ Answer = tuple[str, dict[str, Any], bytes | None]
 class SiteAgent(Protocol):
     """What a simulation asks of a site in a round: an ``Agent``, or one with a fault around it."""
 
-    site: str
-
+    @property
+    def site(self) -> str: ...
     def order(self, view: RoundView) -> TrainOrder | None: ...
     def answer(self, view: RoundView, result: TrainResult | TrainFailure) -> bytes | None: ...
     def decline(self, view: RoundView, reason: str) -> bytes: ...
+    def attest(self, round_: int, result: Result, sum_: str, model: str) -> bytes: ...
     def deliver(self, view: RoundView) -> Path | None: ...
     def clean(self) -> None: ...
 
 
 class SimulatedSites:
-    """The ``Sites`` of a simulation, by member."""
+    """The ``Sites`` of a simulation, by member. ``recompute`` gives a recorded round's digests of sum and model anew."""
 
     def __init__(
-        self, agents: Mapping[str, SiteAgent], ledger: Ledger, trainer: Trainer, watch: Callable[[Event], None]
-    ) -> None:
-        self._agents, self._ledger, self._trainer, self._watch = agents, ledger, trainer, watch
+        self, agents: Mapping[str, SiteAgent], ledger: Ledger, trainer: Trainer, *,
+        recompute: Callable[[str, int], tuple[str, str]], watch: Callable[[Event], None],
+    ) -> None:  # fmt: skip
+        self._agents, self._ledger, self._trainer = agents, ledger, trainer
+        self._recompute, self._watch = recompute, watch
 
     def train(self, agreement: str, until: int) -> None:
         """Order training from every agent with an open seat, and submit each worker's commitments as they come."""
@@ -59,6 +64,19 @@ class SimulatedSites:
         paths = {m: self._agents[m].deliver(view) for m in members if m in self._agents}
         return {m: str(path) for m, path in paths.items() if path is not None}
 
+    def attest(self, agreement: str, round_: int, needed: int) -> Sequence[str]:
+        """Attestations that are there, and as many more as are needed; each site recomputes for itself."""
+        keys = {m: attest_key(agreement, round_, m) for m in self._agents}
+        verdicts = read_all(self._ledger, Attestation, keys)
+        agreeing = [m for m, verdict in verdicts.items() if verdict is not None and verdict.verdict == "agrees"]
+        result = demand(self._ledger, Result, result_key(agreement, round_))
+        for member in [m for m, verdict in verdicts.items() if verdict is None][: max(0, needed - len(agreeing))]:
+            sum_, model = self._recompute(agreement, round_)
+            submit(self._ledger, self._agents[member].attest(round_, result, sum_, model))
+            if (sum_, model) == (result.sum, result.model):
+                agreeing.append(member)
+        return sorted(agreeing)
+
     def settled(self, agreement: str) -> None:
         """Clear every site's outbox."""
         for agent in self._agents.values():
@@ -77,6 +95,7 @@ class SimulatedSites:
             return
         outcomes = self._ledger.submit([envelope for _, _, envelope in spoken])
         for (kind, facts, _), outcome in zip(spoken, outcomes, strict=True):
+            told, what = kind, facts
             if isinstance(outcome, Rejected):
-                kind, facts = "site-rejected", {"site": facts["site"], "code": outcome.code, "message": outcome.message}
-            self._watch(Event(kind, view.head.round, view.head.attempt, facts))
+                told, what = "site-rejected", {"site": facts["site"], "code": outcome.code, "message": outcome.message}
+            self._watch(Event(told, view.head.round, view.head.attempt, what))

@@ -35,9 +35,6 @@ class Source(Ledger, Protocol):
     def checkpoint(self) -> str:
         """The latest signed checkpoint."""
 
-    def latest(self) -> int:
-        """The latest time that an entry states, in UTC seconds."""
-
     def entry(self, which: int | str) -> Logged:
         """The entry of an index, or of the beginning of an id. Raises UsageError: entry-*."""
 

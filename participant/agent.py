@@ -19,7 +19,7 @@ from chaincode.blobs import Header
 from chaincode.entries import Entry
 from chaincode.ledgers import Ledger
 from chaincode.rules.common import absence, standing
-from chaincode.state import Federation, Head, Member, Party, Seat, Terms
+from chaincode.state import Federation, Head, Member, Party, Result, Seat, Terms
 from identity import credentials
 from identity.errors import CredentialError, Rejected
 from participant.ports import TrainFailure, TrainOrder, TrainResult
@@ -145,7 +145,7 @@ class Agent:
             return self.decline(view, "no-data" if result.code == "no-data" else "training-failed")
         body = {**_place(view), "size": result.size, "examples": result.examples,
                 "metrics": dict(result.metrics) if view.terms.share_metrics else None}  # fmt: skip
-        return self.author.entry("commit", self._at(view), body, agreement=view.agreement, update=result.digest)
+        return self.author.entry("commit", self._at(view), body, agreement=view.agreement, subjects={"update": result.digest})
 
     def decline(self, view: RoundView, reason: str) -> bytes:
         """The statement that this site does not take part in the attempt, with a reason of ``kinds.DECLINES``."""
@@ -166,7 +166,13 @@ class Agent:
         if seat is None:
             raise Rejected("not-on-roster", f"{self.site} has no seat in this attempt.")
         body = {**_place(view), "receipt": receipt}
-        return self.author.entry("claim", self._at(view), body, agreement=view.agreement, update=seat.update)
+        return self.author.entry("claim", self._at(view), body, agreement=view.agreement, subjects={"update": seat.update})
+
+    def attest(self, round_: int, result: Result, sum_: str, model: str) -> bytes:
+        """The statement that this site recomputed a round and got the recorded digests, or others: a dispute."""
+        verdict = "agrees" if (sum_, model) == (result.sum, result.model) else "disputes"
+        body = {"round": round_, "verdict": verdict}
+        return self.author.entry("attest", self._clock(), body, agreement=self._digest, subjects={"sum": sum_, "model": model})
 
     def withdraw(self) -> bytes:
         """The site leaves the agreement."""

@@ -64,9 +64,10 @@ class Queries:
         note, size = self._one(statement, (), (str, int), "checkpoint")
         return str(note), int(size)
 
-    def meta(self, name: str) -> str:
-        """A fact that was fixed when the ledger was created: `origin` or `vkey`. Raises as `checkpoint` does."""
-        return str(self._one("SELECT value FROM meta WHERE name = ?", (name,), (str,), name)[0])
+    @property
+    def vkey(self) -> str:
+        """The log's verifier key, whose name is the log's origin; fixed at creation. Raises as `checkpoint` does."""
+        return str(self._one("SELECT value FROM meta WHERE name = 'vkey'", (), (str,), "log key")[0])
 
     def node(self, level: int, index: int) -> bytes:
         """The stored hash of a complete subtree, for proofs. Raises EvidenceError(ledger-inconsistent)."""
@@ -75,7 +76,10 @@ class Queries:
         return bytes(self._one("SELECT hash FROM node WHERE position = ?", (position,), (bytes,), what)[0])
 
     def get(self, keys: Collection[str]) -> dict[str, bytes | None]:
-        """Return the state under each key, None where there is none; all of one moment up to 100,000 keys."""
+        """Return the state under each key, None where there is none.
+
+        The values, but for those of `entry/<id>`, are of one moment (up to 100,000 keys).
+        """
         found: dict[str, bytes | None] = dict.fromkeys(keys)
         ids = [raw for raw in map(_entry_id, found) if raw is not None]
         for some in _batches(iter(ids), _IDS):
@@ -123,10 +127,6 @@ class Queries:
                 "entry-ambiguous", f"More than one entry's id begins with {which}.", next="Give more digits."
             )
         return _logged(found[0])
-
-    def latest(self) -> int:
-        """The latest time (UTC seconds) that an entry states, 0 for an empty ledger."""
-        return int(self._rows("SELECT ifnull(max(latest), 0) FROM facet", (), _INT)[0][0])
 
     def indexes(self, ids: Collection[str]) -> dict[str, int]:
         """Return the index of each of these entries that is on the ledger."""

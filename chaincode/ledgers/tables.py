@@ -136,7 +136,7 @@ def check_schema(connection: sqlite3.Connection, path: Path) -> None:
 
 @contextmanager
 def errors_of(path: Path, *, committing: bool = False) -> Iterator[None]:
-    """Raise what went wrong in SQLite as an Error of ours; a programmer's error stays what it is."""
+    """Raise what went wrong in SQLite or with the file as an Error of ours; a programmer's error stays what it is."""
     try:
         yield
     except (sqlite3.ProgrammingError, sqlite3.InterfaceError):
@@ -145,6 +145,8 @@ def errors_of(path: Path, *, committing: bool = False) -> Iterator[None]:
         raise _translate(error, path, committing) from error
     except UnicodeDecodeError as error:  # SQLite's message about a damaged schema quotes it
         raise EvidenceError("ledger-corrupt", f"{path}: the file is damaged.") from error
+    except OSError as error:
+        raise Unavailable("ledger-cannot-open", f"{path}: {error.strerror or error}") from error
 
 
 _FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)

@@ -29,6 +29,7 @@ from ops.source import opened, which
 
 app = typer.Typer(add_completion=False)
 
+_INDENT = " " * 4
 _STYLES = {PASS: "green", FAIL: "bold red", ABSENT: "yellow"}
 
 HeadOption = Annotated[
@@ -148,11 +149,9 @@ def report_json(report: Report) -> dict[str, Any]:
 
 
 def show(report: Report) -> None:
-    """Print the report for people: a table of the claims, what differs or is missing, and the result."""
-    rows = [(c.number, c.verdict, f"{c.title}. {c.summary}", c.rests_on() or "-") for c in report.claims]
-    output.table(("", "verdict", "claim", "rests on"), rows)
+    """Print the report for people: each claim with its verdict and what it rests on, what differs, and the result."""
     for claim in report.claims:
-        _show_details(claim)
+        _show_claim(claim)
     if report.attestations:
         output.line()
         output.line("Attestations by members", "bold")
@@ -168,17 +167,16 @@ def show(report: Report) -> None:
         output.line(f"PASS: no claim fails.{without}", _STYLES[PASS])
 
 
-def _show_details(claim: Claim) -> None:
-    if not (claim.findings or claim.missing or claim.notes):
-        return
-    output.line()
-    output.line(f"{claim.number}  {claim.verdict}  {claim.title}", _STYLES[claim.verdict])
+def _show_claim(claim: Claim) -> None:
+    output.line(f"{claim.number:>2}  {claim.verdict}  {claim.title}", _STYLES[claim.verdict])
+    rests = claim.rests_on()
+    output.line(f"{_INDENT}{claim.summary}{f' Rests on {rests}.' if rests else ''}")
     for finding in claim.findings:
-        output.line(f"  differs: {finding.where}: {finding.what} [{finding.code}]")
+        output.line(f"{_INDENT}differs: {finding.where}: {finding.what} [{finding.code}]", _STYLES[FAIL])
     for missing in claim.missing:
-        output.line(f"  not here: {missing}")
+        output.line(f"{_INDENT}not here: {missing}")
     for note in claim.notes:
-        output.line(f"  note: {note}")
+        output.line(f"{_INDENT}note: {note}")
 
 
 def _place(path: str | None) -> Path:

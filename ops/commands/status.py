@@ -89,7 +89,7 @@ def _show_ledger(source: Source, names: Names, agreements: Sequence[str]) -> Non
     output.facts([
         ("federation", federation.id if federation else "not founded"),
         ("log", f"{head.origin}, {head.size} entries, root {head.root.hex()}"),
-        ("last entry at", output.when(source.latest())),
+        ("last entry", output.when(read(source, source.size - 1)[1].at) if source.size else "none"),
         ("witnesses", f"{len(federation.cosigners)} cosigners, quorum {federation.quorum}" if federation else "none"),
         ("agreements", [output.short(a) for a in agreements] or ["none"]),
     ])  # fmt: skip
@@ -196,7 +196,7 @@ def _as_json(source: Source, names: Names, overview: Overview | None, limit: int
     federation = names.federation
     value: dict[str, Any] = {
         "federation": federation.id if federation else None, "origin": federation.origin if federation else None,
-        "size": source.size, "checkpoint": source.checkpoint(), "latest": source.latest(), "process": holder,
+        "size": source.size, "checkpoint": source.checkpoint(), "process": holder,
     }  # fmt: skip
     if overview is None:
         return {**value, "agreement": None, "next": {"step": "propose", "says": "an agreement is proposed"}, "late": []}

@@ -5,8 +5,9 @@ From a model to every round, update, site, credential and agreement behind it; f
 that it went into, which is what a withdrawal would touch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,22 +18,25 @@ from chaincode.entries import Entry
 from identity.errors import UsageError
 from ops import lineage, output
 from ops.entry_text import metrics
-from ops.lineage import INCLUDED, Contribution, Recorded, Use
+from ops.lineage import INCLUDED, Contribution
 from ops.names import Names
 from ops.options import JsonOption, PathArgument
 from ops.source import Source, digest, opened, read
 
 app = typer.Typer(add_completion=False)
 
+Answer = dict[str, Any]
+
 ModelOption = Annotated[str | None, typer.Option("--model", metavar="DIGEST", help="What is behind this model: its digest, or its file.")]
 DidOption = Annotated[str | None, typer.Option("--did", metavar="MEMBER", help="Where a member's updates went: a DID, or its name.")]
+RoundsOption = Annotated[int, typer.Option("--limit", min=0, help="At most so many rounds, the newest; 0 for all.")]
 UpdateOption = Annotated[str | None, typer.Option("--update", metavar="DIGEST", help="Where this update went.")]
 
 
 @app.command()
 def trace(
     path: PathArgument = None, *, model: ModelOption = None, did: DidOption = None, update: UpdateOption = None,
-    as_json: JsonOption = False,
+    limit: RoundsOption = 1000, as_json: JsonOption = False,
 ) -> None:  # fmt: skip
     """Show what is behind a model, or where an update went."""
     if sum(option is not None for option in (model, did, update)) != 1:
@@ -40,77 +44,60 @@ def trace(
     with opened(path) as source:
         names = Names(source)
         if model is not None:
-            _back(source, names, _model(source, model), as_json)
+            answer = _back(source, names, _model(source, model), limit)
         elif did is not None:
-            member = names.find(did)
-            _forward(source, names, list(lineage.contributions_of(source, member)), {"member": member}, as_json)
-        elif update is not None:
-            wanted = digest(source, update, "an update")
-            commits = lineage.commits_to(source, wanted)
-            if not commits:
-                raise UsageError("update-unknown", f"Nobody committed to an update {wanted}.")
-            found = [lineage.contribution(source, commit) for commit in commits]
-            _forward(source, names, found, {"update": wanted}, as_json)
+            answer = _from_member(source, names.find(did), limit)
+        else:
+            answer = _from_update(source, digest(source, update or "", "an update"), limit)
+        if as_json:
+            output.emit_json("trace", answer)
+            return
+        (_show_back if model is not None else _show_forward)(answer, names)
+        if answer["more"]:
+            output.note(f"Only the newest {limit} rounds are shown; --limit 0 shows all.")
 
 
 def _model(source: Source, text: str) -> str:
     return models.digest_file(text) if Path(text).is_file() else digest(source, text, "a model")
 
 
-def _back(source: Source, names: Names, model: str, as_json: bool) -> None:
-    rounds = list(lineage.ancestry(source, model))
+def _back(source: Source, names: Names, model: str, limit: int) -> Answer:
+    rounds = list(islice(lineage.ancestry(source, model), limit + 1 if limit else None))
+    more = bool(limit) and len(rounds) > limit
+    rounds = rounds[:limit] if limit else rounds
     proposals = lineage.proposals(source)
     used = {r.agreement for r in rounds} | {a for a, p in proposals.items() if p.subjects["initial-model"] == model}
-    agreements = {a: p for a, p in proposals.items() if a in used}
     members = sorted({c.member for r in rounds for c in r.contributions if c.outcome == INCLUDED})
     names.learn(members)
     admissions = _admissions(source)
-    releases = [e for i in source.by_subject(model) if (e := read(source, i)[1]).kind == "release" and e.subjects["model"] == model]
-    if as_json:
-        output.emit_json("trace", {
-            "model": model, "released": [e.id for e in releases], "rounds": [asdict(r) for r in rounds],
-            "agreements": [_agreement(source, a, p) for a, p in agreements.items()],
-            "sites": [{"member": m, "organisation": names.organisation(m), "credentials": admissions.get(m, [])} for m in members],
-            "initial": _initial(rounds, model),
-        })  # fmt: skip
-        return
-    output.facts([("model", model), ("released", [f"by entry {e.id} at {output.when(e.at)}" for e in releases] or ["no"])])
-    output.line()
-    output.table(
-        ("round", "recorded", "agreement", "updates", "base", "model", "held-out", "entry"),
-        [(r.round, output.when(r.at), output.short(r.agreement), sum(c.outcome == INCLUDED for c in r.contributions),
-          output.short(r.base), output.short(r.model), metrics(r.metrics), output.short(r.entry)) for r in rounds],
-        title=f"Rounds behind it, the latest first; they began with the initial model {output.short(_initial(rounds, model))}",
-    )  # fmt: skip
-    output.line()
-    rows = [(c, r) for r in rounds for c in r.contributions]
-    output.table(_COLUMNS, [_row(names, c) for c, _ in rows], title="Updates that were committed for them")
-    output.line()
-    output.table(("site", "did", "updates", "most examples", "credentials"), [
-        (names.organisation(m), m, *_totals(rows, m), ", ".join(output.short(a["credential"]) for a in admissions.get(m, [])))
-        for m in members
-    ], title="Sites whose data is in it")  # fmt: skip
-    for a, proposal in agreements.items():
-        output.line()
-        _show_agreement(_agreement(source, a, proposal), names)
+    about = [read(source, index)[1] for index in source.by_subject(model)]
+    return {
+        "model": model, "rounds": [asdict(r) for r in rounds], "more": more,
+        "released": [{"entry": e.id, "at": e.at} for e in about if e.kind == "release" and e.subjects["model"] == model],
+        "agreements": [_agreement(source, a, p) for a, p in proposals.items() if a in used],
+        "sites": [{"member": m, "organisation": names.organisation(m), "credentials": admissions.get(m, [])} for m in members],
+        "initial": None if more else rounds[-1].base if rounds else model,
+    }  # fmt: skip
 
 
-_COLUMNS = ("round", "site", "update", "examples", "committed", "outcome", "entry")
+def _from_member(source: Source, member: str, limit: int) -> Answer:
+    found = lineage.contributions_of(source, member, limit + 1 if limit else 0)
+    return {"member": member} | _uses(source, found, lineage.first_included(source, member), limit)
 
 
-def _row(names: Names, c: Contribution) -> tuple[object, ...]:
-    place = f"{c.round}" if c.attempt == 1 else f"{c.round}.{c.attempt}"
-    outcome = "in the model" if c.outcome == INCLUDED else c.outcome
-    return (place, names.organisation(c.member), output.short(c.update), c.examples, output.when(c.at), outcome, output.short(c.entry))
+def _from_update(source: Source, update: str, limit: int) -> Answer:
+    found = [lineage.contribution(source, commit) for commit in lineage.commits_to(source, update)]
+    if not found:
+        raise UsageError("update-unknown", f"Nobody committed to an update {update}.")
+    return {"update": update} | _uses(source, found, {c.agreement: c.round for c in found if c.outcome == INCLUDED}, limit)
 
 
-def _totals(rows: Sequence[tuple[Contribution, Recorded]], member: str) -> tuple[int, int]:
-    own = [c for c, _ in rows if c.member == member and c.outcome == INCLUDED]
-    return len(own), max(c.examples for c in own)
-
-
-def _initial(rounds: Sequence[Recorded], model: str) -> str:
-    return rounds[-1].base if rounds else model
+def _uses(source: Source, found: Sequence[Contribution], first: Mapping[str, int], limit: int) -> Answer:
+    direct = {(c.agreement, c.round) for c in found if c.outcome == INCLUDED}
+    used = lineage.uses(source, first, direct, limit + 1 if limit else 0)
+    more = bool(limit) and max(len(found), len(used)) > limit
+    shown = slice(-limit if limit else None, None)
+    return {"updates": [asdict(c) for c in found[shown]], "models": [asdict(u) for u in used[shown]], "more": more}
 
 
 def _admissions(source: Source) -> dict[str, list[dict[str, Any]]]:
@@ -129,11 +116,50 @@ def _admissions(source: Source) -> dict[str, list[dict[str, Any]]]:
 def _agreement(source: Source, agreement: str, proposal: Entry) -> dict[str, Any]:
     terms = proposal.body["terms"]
     signers = {e.member: e.id for e in (read(source, i.index)[1] for i in source.find("sign", agreement=agreement))}
-    shown = ("title", "purpose", "legal_basis", "data_categories", "model_users", "coordinator")
-    return {"agreement": agreement, "entry": proposal.id, **{k: terms[k] for k in shown}, "task": terms["task"], "signed": signers}
+    shown = ("title", "purpose", "legal_basis", "data_categories", "model_users", "coordinator", "task")
+    return {"agreement": agreement, "entry": proposal.id, **{k: terms[k] for k in shown}, "signed": signers}
 
 
-def _show_agreement(value: dict[str, Any], names: Names) -> None:
+def _show_back(answer: Answer, names: Names) -> None:
+    rounds = answer["rounds"]
+    released = [f"by entry {e['entry']} at {output.when(e['at'])}" for e in answer["released"]]
+    output.facts([("model", answer["model"]), ("released", released or ["no"])])
+    output.line()
+    began = f"; they began with the initial model {output.short(answer['initial'])}" if answer["initial"] else ""
+    output.table(
+        ("round", "recorded", "agreement", "updates", "base", "model", "held-out", "entry"),
+        [(r["round"], output.when(r["at"]), output.short(r["agreement"]), len(_included(r["contributions"])), output.short(r["base"]),
+          output.short(r["model"]), metrics(r["metrics"]), output.short(r["entry"])) for r in rounds],
+        title=f"Rounds behind it, the latest first{began}",
+    )  # fmt: skip
+    committed = [c for r in rounds for c in r["contributions"]]
+    _show_updates(committed, names, "Updates that were committed for them")
+    output.line()
+    own = {m: [c["examples"] for c in _included(committed) if c["member"] == m] for m in {s["member"] for s in answer["sites"]}}
+    output.table(("site", "did", "updates", "most examples", "credentials"), [
+        (s["organisation"], s["member"], len(own[s["member"]]), max(own[s["member"]]),
+         ", ".join(output.short(c["credential"]) for c in s["credentials"])) for s in answer["sites"]
+    ], title="Sites whose data is in it")  # fmt: skip
+    for agreement in answer["agreements"]:
+        output.line()
+        _show_agreement(agreement, names)
+
+
+def _included(contributions: Sequence[Answer]) -> list[Answer]:
+    return [c for c in contributions if c["outcome"] == INCLUDED]
+
+
+def _show_updates(contributions: Sequence[Answer], names: Names, title: str) -> None:
+    names.learn({c["member"] for c in contributions})
+    output.line()
+    output.table(("round", "site", "update", "examples", "committed", "outcome", "entry"), [
+        (c["round"] if c["attempt"] == 1 else f"{c['round']}.{c['attempt']}", names.organisation(c["member"]), output.short(c["update"]),
+         c["examples"], output.when(c["at"]), "in the model" if c["outcome"] == INCLUDED else c["outcome"], output.short(c["entry"]))
+        for c in contributions
+    ], title=title)  # fmt: skip
+
+
+def _show_agreement(value: Answer, names: Names) -> None:
     output.facts([
         ("agreement", value["agreement"]), ("proposed by", f"{names(value['coordinator'])}, entry {output.short(value['entry'])}"),
         ("title", value["title"]), ("purpose", value["purpose"]), ("legal basis", value["legal_basis"]),
@@ -142,20 +168,12 @@ def _show_agreement(value: dict[str, Any], names: Names) -> None:
     ])  # fmt: skip
 
 
-def _forward(source: Source, names: Names, found: list[Contribution], about: dict[str, str], as_json: bool) -> None:
-    used = lineage.uses(source, found)
-    names.learn({c.member for c in found})
-    if as_json:
-        output.emit_json("trace", {**about, "updates": [asdict(c) for c in found], "models": [asdict(u) for u in used]})
-        return
-    output.facts([(name, f"{value}  {names.organisation(value)}" if name == "member" else value) for name, value in about.items()])
+def _show_forward(answer: Answer, names: Names) -> None:
+    member = answer.get("member")
+    output.facts([("member", f"{member}  {names.organisation(member)}") if member else ("update", answer["update"])])
+    _show_updates(answer["updates"], names, f"Updates that were committed: {len(answer['updates'])}")
     output.line()
-    output.table(_COLUMNS, [_row(names, c) for c in found], title=f"Updates that were committed: {len(found)}")
-    output.line()
-    output.table(("agreement", "round", "model", "how", "released"), [_use_row(u) for u in used],
-                 title=f"Models that have them inside: {len(used)}")  # fmt: skip
-
-
-def _use_row(use: Use) -> tuple[object, ...]:
-    how = "in the round's sum" if use.direct else "through the base model"
-    return output.short(use.agreement), use.round, use.model, how, "released" if use.released else ""
+    output.table(("agreement", "round", "model", "how", "released"), [
+        (output.short(u["agreement"]), u["round"], u["model"], "in the round's sum" if u["direct"] else "through the base model",
+         "released" if u["released"] else "") for u in answer["models"]
+    ], title=f"Models that have them inside: {len(answer['models'])}")  # fmt: skip

@@ -4,7 +4,7 @@
 from hashlib import sha256
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymerkle import InmemoryTree
 
@@ -41,6 +41,7 @@ def test_roots_equal_the_definition_and_another_implementation() -> None:
         assert log.root([log.leaf_hash(d) for d in data(size)]) == expected == other.get_root()
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=8), max_size=MOST))
 def test_any_leaves_give_the_defined_root(leaves: list[bytes]) -> None:
     hashes = [log.leaf_hash(leaf) for leaf in leaves]
@@ -57,6 +58,7 @@ def test_nodes_are_completed_in_the_order_of_their_positions() -> None:
     assert [log.node_position(*name) for name in nodes()] == list(range(len(nodes())))
 
 
+@settings(deadline=None)
 @given(st.integers(0, MOST))
 def test_a_frontier_read_from_stored_nodes_goes_on_like_the_first(size: int) -> None:
     frontier = log.Frontier.from_nodes(size, stored(size))
@@ -106,6 +108,7 @@ def test_inclusion_proofs_equal_the_published_vectors() -> None:
         log.verify_inclusion(leaf, index, size, [bytes.fromhex(h) for h in expected], tree)
 
 
+@settings(deadline=None)
 @given(leaf_of())
 def test_inclusion_proofs_equal_the_definition_and_verify(case: tuple[int, int]) -> None:
     index, size = case
@@ -114,6 +117,7 @@ def test_inclusion_proofs_equal_the_definition_and_verify(case: tuple[int, int])
     log.verify_inclusion(log.leaf_hash(data(size)[index]), index, size, proof, roots()[size])
 
 
+@settings(deadline=None)
 @given(leaf_of(), st.data())
 def test_a_changed_inclusion_proof_is_refused(case: tuple[int, int], draw: st.DataObject) -> None:
     index, size = case
@@ -140,6 +144,7 @@ def test_a_changed_inclusion_proof_is_refused(case: tuple[int, int], draw: st.Da
         refused("inclusion-root", log.verify_inclusion, leaf, index, size, proof[::-1], tree)
 
 
+@settings(deadline=None)
 @given(leaf_of(), st.integers(0, MOST))
 def test_an_inclusion_proof_serves_one_index_only(case: tuple[int, int], other: int) -> None:
     index, size = case
@@ -175,6 +180,7 @@ def test_there_is_no_leaf_outside_the_tree(index: int, size: int) -> None:
     refused("inclusion-index", log.inclusion_proof, index, size, stored(7))
 
 
+@settings(deadline=None)
 @given(st.integers(-(2**65), 2**65), st.integers(-(2**65), 2**65), st.lists(st.binary(max_size=33), max_size=70))
 def test_only_evidence_errors_escape(first: int, second: int, proof: list[bytes]) -> None:
     for check in (

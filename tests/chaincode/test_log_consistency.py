@@ -4,7 +4,7 @@
 from hashlib import sha256
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chaincode import log
@@ -35,12 +35,14 @@ def test_every_generated_consistency_proof_verifies() -> None:
             log.verify_consistency(old, new, roots()[old], roots()[new], proof)
 
 
+@settings(deadline=None)
 @given(growth())
 def test_consistency_proofs_equal_the_definition(case: tuple[int, int]) -> None:
     old, new = case
     assert log.consistency_proof(old, new, stored(new)) == subproof(old, data(new), True)
 
 
+@settings(deadline=None)
 @given(growth(), st.data())
 def test_a_changed_consistency_proof_is_refused(case: tuple[int, int], draw: st.DataObject) -> None:
     old, new = case
@@ -67,6 +69,7 @@ def test_a_changed_consistency_proof_is_refused(case: tuple[int, int], draw: st.
             check(old, new, first, last, proof[::-1])
 
 
+@settings(deadline=None)
 @given(growth(), growth())
 def test_a_consistency_proof_serves_one_pair_only(one: tuple[int, int], other: tuple[int, int]) -> None:
     (old, new), proof = other, subproof(one[0], data(one[1]), True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chaincode import checkpoints, notes
@@ -69,6 +69,7 @@ def test_the_example_of_the_specification_verifies() -> None:
     assert notes.open_note(note, [verifier]) == ("This is an example message.\n", [verifier])
 
 
+@settings(deadline=None)
 @given(names, st.binary(min_size=32, max_size=32), st.sampled_from([notes.ED25519, notes.COSIGNATURE]))
 def test_a_verifier_key_survives_its_text(name: str, seed: bytes, algorithm: int) -> None:
     key = public_key_from_did(identity_from_seed(seed).did)
@@ -76,6 +77,7 @@ def test_a_verifier_key_survives_its_text(name: str, seed: bytes, algorithm: int
     assert parsed == notes.verifier(name, key, algorithm)
 
 
+@settings(deadline=None)
 @given(texts, names)
 def test_a_signed_note_opens_to_its_text(text: str, name: str) -> None:
     verifier = notes.verifier(name, LOG_KEY)
@@ -85,6 +87,7 @@ def test_a_signed_note_opens_to_its_text(text: str, name: str) -> None:
     assert notes.format_note(notes.parse_note(note)) == note
 
 
+@settings(deadline=None)
 @given(texts, st.lists(st.builds(notes.SignatureLine, names, st.binary(min_size=4, max_size=4),
                                  st.binary(min_size=1, max_size=80)), min_size=1, max_size=20))  # fmt: skip
 def test_a_note_survives_its_text(text: str, signatures: list[notes.SignatureLine]) -> None:
@@ -176,6 +179,7 @@ def test_a_note_without_signatures_is_not_written() -> None:
     )
 
 
+@settings(deadline=None)
 @given(st.one_of(st.binary(max_size=300), st.text(max_size=300)), st.sampled_from(sorted(READERS)))
 def test_of_hostile_bytes_only_evidence_errors_escape(data: bytes | str, reader: str) -> None:
     if reader == "vkey" and isinstance(data, bytes):
@@ -184,6 +188,7 @@ def test_of_hostile_bytes_only_evidence_errors_escape(data: bytes | str, reader:
         READERS[reader](data)
 
 
+@settings(deadline=None)
 @given(st.sampled_from([NOTE, COSIGNED, *(case["proof"] for case in GOLDEN["tlog_proofs"])]), st.data())
 def test_of_damaged_notes_only_evidence_errors_escape(sound: str, draw: st.DataObject) -> None:
     """Cut, repeat or overwrite a piece of a sound note or proof: it is refused or reads as the same thing."""

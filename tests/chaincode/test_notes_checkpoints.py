@@ -4,7 +4,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chaincode import checkpoints, log, notes
@@ -69,6 +69,7 @@ def test_cosigned_checkpoints_equal_the_published_vectors() -> None:
         assert opened == (head(case["size"]), [notes.Cosignature(WITNESS, TIME)])
 
 
+@settings(deadline=None)
 @given(origins, st.integers(0, 2**63 - 1), hashes)
 def test_a_checkpoint_survives_its_text(origin: str, size: int, root: bytes) -> None:
     checkpoint = Checkpoint(origin, size, root if size else log.EMPTY_ROOT)
@@ -171,6 +172,7 @@ def test_proofs_equal_the_published_vectors() -> None:
         assert opened == (head(case["size"]), [notes.Cosignature(WITNESS, TIME)])
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**63 - 2), st.lists(hashes, max_size=63), st.none() | st.binary(min_size=1, max_size=100))
 def test_a_proof_survives_its_text(index: int, proof_path: list[bytes], extra: bytes | None) -> None:
     proof = Proof(index, tuple(proof_path), COSIGNED, extra)

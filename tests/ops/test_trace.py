@@ -69,7 +69,7 @@ def test_back_to_every_round_update_site_credential_and_agreement(terminal: Term
     }
     assert [a["title"] for a in answer["agreements"]] == ["Two tensors", "The second"]
     assert set(answer["agreements"][0]["signed"]) == {name(who) for who in here.sites}
-    assert answer["released"] == [here.entries[-1].id]
+    assert [release["entry"] for release in answer["released"]] == [here.entries[-1].id]
 
 
 def test_back_in_words(terminal: Terminal, here: World, path: Path) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The agreement: its digest, its numbers, and what the contract keeps of it."""
 
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from chaincode.agreement import (
 )
 from chaincode.optimisers import parse_optimiser
 from chaincode.state import Terms
-from identity.errors import EvidenceError, Rejected
+from identity.errors import Rejected
 from tests.chaincode.contract.agreements import agreement, merged, tensor
 from tests.chaincode.contract.samples import changed, places
 from tests.chaincode.contract.world import NOW, key
@@ -85,28 +86,20 @@ DECIMALS = st.from_regex(r"-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,30})?(e-?[1-9][0-9]{
 @given(st.sampled_from(sorted(OPTIMISERS)), st.data())
 def test_the_optimisers_compute_with_every_parameter_that_the_contract_accepts(name: str, data: st.DataObject) -> None:
     parameters = {p: data.draw(DECIMALS | st.sampled_from(["1", "0.5", "0.9999999999999999999", "1e-3"])) for p in OPTIMISERS[name]}
-    try:
-        terms(aggregation={"optimiser": name, "parameters": parameters} | {"rule": "mean"})
-    except Rejected as refusal:
-        assert refusal.code == "agreement-inconsistent"
-        return
-    except EvidenceError:
-        return  # the default's parameter, merged in, is not this optimiser's
-    assert parse_optimiser(name, parameters).name == name
+    with suppress(Rejected):
+        terms(aggregation={"optimiser": name, "parameters": parameters})
+        assert parse_optimiser(name, parameters).name == name
 
 
 @pytest.mark.parametrize(("parameter", "value", "good"), [
     ("learning_rate", "1", True), ("learning_rate", "1e-30", True), ("learning_rate", "1e30", True), ("learning_rate", "1.1e30", False),
     ("learning_rate", "9e-31", False), ("learning_rate", "-1", False), ("momentum", "0", True), ("momentum", "-0", True),
-    ("momentum", "0.999999999999999", True), ("momentum", "0.9999999999999999999", False), ("momentum", "1e0", False),
+    ("momentum", "0.999999999999999", True), ("momentum", "0.9999999999999999999", False), ("momentum", "10e-1", False),
 ])  # fmt: skip
 def test_the_ranges_of_parameters(parameter: str, value: str, good: bool) -> None:
     parameters = {"learning_rate": "1", "momentum": "0.5", parameter: value}
-    try:
+    with nullcontext() if good else pytest.raises(Rejected, match="agreement-inconsistent"):
         terms(aggregation={"optimiser": "avgm", "parameters": parameters})
-        assert good
-    except (Rejected, EvidenceError):
-        assert not good
 
 
 def test_states_fit_by_optimiser_names_and_shapes_alone() -> None:

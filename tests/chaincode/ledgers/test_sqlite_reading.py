@@ -54,6 +54,15 @@ def test_a_reader_sees_what_a_later_writer_commits(ledger: SqliteLedger, path: P
         assert [WHOLE[0], *slow] == WHOLE
 
 
+def test_a_file_that_disappears_is_missed(ledger: SqliteLedger, path: Path) -> None:
+    ledger.close()
+    with SqliteLedger.open(path) as reader:
+        path.unlink()
+        with pytest.raises(Unavailable) as caught:
+            reader.checkpoint()
+    assert caught.value.code == "ledger-cannot-open"
+
+
 def test_a_reader_beside_a_writer_sees_whole_commits(ledger: SqliteLedger, path: Path) -> None:
     with SqliteLedger.open(path) as reader:
         for envelope in WHOLE:
