@@ -23,6 +23,7 @@ from typing import Any, Self
 
 import ray
 from ray._private.authentication.authentication_utils import is_token_auth_enabled
+from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # compiled
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.job_config import JobConfig
 
@@ -51,6 +52,7 @@ class _Slot:
 
     number: int
     generation: int = 0
+    deaths: int = 0
     handle: Any = None
     opening: Reference = None
     call: Call | None = None
@@ -77,7 +79,7 @@ class _Workers:
     def ready(self) -> None:
         """Wait until every worker has loaded the task. Raises UsageError ``task-*``, Unavailable ``worker-start``."""
         for slot in self._slots:
-            if slot.opening is not None:
+            while slot.opening is not None:
                 ray.wait([slot.opening], timeout=max(0.0, slot.until - time.monotonic()))
                 self._opened(slot)
 
@@ -127,19 +129,28 @@ class _Workers:
         slot.until = math.inf
 
     def _opened(self, slot: _Slot) -> None:
-        """Take a worker's hello. Raises as ``ready``; the slot is empty then."""
+        """Take a worker's hello; one that died is started again a few times, its machine may have gone with it.
+
+        Raises:
+            UsageError, Unavailable: as ``ready``; the slot is empty then.
+        """
         hello = _value(slot.opening)
         if isinstance(hello, Error):
+            slot.deaths += hello.code == DIED
+            if hello.code == DIED and slot.deaths < self._settings.tries:
+                self._open(slot)
+                return
             self._end(slot)
             if hello.code not in (DIED, LATE):
                 raise hello
+            slot.deaths = 0
             message = f"Worker {slot.number} did not start in {self._settings.start_seconds:.0f} s: {hello.message}"
             raise Unavailable("worker-start", message, next="fedledger doctor")
         code, _ = hello
         if code != (self._code or code):
             self._end(slot)
             raise UsageError("task-changed", f"The source of task {self._settings.task.reference} has changed during the run.")
-        self._code, slot.opening, slot.until = code, None, math.inf
+        self._code, slot.opening, slot.until, slot.deaths = code, None, math.inf, 0
 
     def _dispatch(self, calls: deque[Call], limit: Callable[[Call], float]) -> None:
         """Give calls to idle workers, each to the one that is best for it where that is idle."""
@@ -177,6 +188,16 @@ def _value(reference: Reference) -> Any:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def _silence() -> None:
+    """Stop Ray's thread that prints what happens to workers into this process's output, where no option stops it.
+
+    What matters of it reaches the caller as an ``Error``.
+    """
+    joined = ray._private.worker.global_worker
+    joined.threads_stopped.set()
+    joined.gcs_error_subscriber.close()
 
 
 class Cluster(Dispatch):
@@ -258,6 +279,10 @@ class Cluster(Dispatch):
             # A hook of the environment could ship the working folder, keys and all, to other machines.
             "_skip_env_hook": True,
         }
+        if ray.is_initialized():
+            raise Unavailable("ray-start", "This process has joined a Ray already; one process has one cluster at a time.")
+        # Ray keeps the first token that it read; a second cluster of one process may have another.
+        AuthenticationTokenLoader.instance().reset_cache()
         try:
             if settings.address is not None:
                 ray.init(address=settings.address, **common)
@@ -267,6 +292,7 @@ class Cluster(Dispatch):
             workers = min(settings.workers or cores, len(settings.sites))
             if settings.address is None:
                 self._start_ray(workers, common)
+            _silence()
         except (RayError, OSError, ValueError, RuntimeError) as error:
             where = f"joined at {settings.address}" if settings.address else "started"
             raise Unavailable("ray-start", f"Ray cannot be {where}: {_first_line(error)}", next="fedledger doctor") from error

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -93,7 +94,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: st
     if not console.is_terminal:
         _plain_table(columns, cells, title, console)
         return
-    drawn = Table(title=Text(clean(title)) if title else None, title_justify="left", header_style="bold")
+    heading = Text(clean(title)) if title else None
+    drawn = Table(title=heading, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         drawn.add_column(Text(column), overflow="fold")
     for row in cells:

@@ -15,12 +15,6 @@ PREFIX = "FEDLEDGER_"
 FALSE, TRUE = ("0", "no", "false", "off"), ("1", "yes", "true", "on")
 
 
-_RAY = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to anybody
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # leaves the user's choice of GPUs alone, and says nothing about it
-}
-
-
 @dataclass(frozen=True, slots=True)
 class Setting:
     """A setting in force: ``origin`` is ``command line``, ``environment`` or ``built in``; empty text is "not set"."""
@@ -118,5 +112,4 @@ def prepare_ray(token: str, *, address: str | None = None) -> None:
     if address is None:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = token
-    for name, value in _RAY.items():
-        os.environ.setdefault(name, value)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody, unless the user wants it

@@ -76,7 +76,7 @@ class TablesObserver:
         self._latest = max(self._latest, entry.at)
         expected = (index, *facet_of(entry), self._latest)
         self._named.update(expected[2:5])
-        found = () if facet is None else (*facet[:2], *(self._names.get(number) for number in facet[2:5]), *facet[5:])
+        found = () if facet is None else (*facet[:2], *map(self._name, facet[2:5]), *facet[5:])
         if found != expected:
             columns = [c for c, a, b in zip(_COLUMNS, found or [None] * len(_COLUMNS), expected, strict=True) if a != b]
             self._differs("facet", f"row {index}", f"{', '.join(columns)} should be as in entry {index}")
@@ -96,6 +96,10 @@ class TablesObserver:
         for table, count in self._unlisted.items():
             self._found.append((_WHOLE, Finding("table-differs", f"table {table}", f"{count} more rows differ.")))
         return self._found
+
+    def _name(self, number: object) -> object:
+        """The text that a number of the facets stands for; a number without one stands for nothing that is expected."""
+        return None if number is None else self._names.get(number, ("no such name", number))
 
     def _check_nodes(self, leaves: Sequence[bytes]) -> None:
         cursor, frontier = _Cursor(self._scan("node", "SELECT position, hash FROM node ORDER BY position")), Frontier()
@@ -147,8 +151,8 @@ class TablesObserver:
             return
         federation = states.decode(Federation, state[states.FEDERATION])
         expected = {"origin": federation.origin, "vkey": federation.log_key}
-        for name in sorted(map(str, facts.keys() | expected.keys())):
-            if facts.get(name) != expected.get(name):
+        for name in sorted(map(str, facts.keys() | {"vkey"})):
+            if name not in facts or facts[name] != expected.get(name):
                 what = f"it says {_text(facts.get(name))}; the founding entry says {expected.get(name)}"
                 self._differs("meta", f"row {name}", what)
 

@@ -12,8 +12,7 @@ from itertools import groupby, islice
 from typing import Any, NamedTuple, TypeVar
 
 from chaincode import state
-from chaincode.entries import Entry
-from chaincode.ledgers.tables import INTERNED, SEGMENT_BITS, SEGMENTED, facet_of, segment_of, subjects_of
+from chaincode.ledgers.tables import INTERNED, SEGMENT_BITS, SEGMENTED, segment_of
 from chaincode.log import node_position
 from identity.errors import EvidenceError, UsageError
 
@@ -172,39 +171,16 @@ class Queries:
         indexes = self._matches(wanted, since)
         return self._logged_at(indexes if limit is None else islice(indexes, max(limit, 0)))
 
-    def index_agrees(self, index: int, entry: Entry) -> bool:
-        """Whether the derived columns of the entry at `index` are what `facet_of` and `subjects_of` say of it now."""
-        columns = (
-            "SELECT kind, m.text, d.text, a.text, round, at,"
-            " latest = max(at, ifnull((SELECT latest FROM facet WHERE idx = ?1 - 1), at)) FROM facet"
-            " JOIN name AS m ON m.number = member JOIN name AS d ON d.number = did"
-            " LEFT JOIN name AS a ON a.number = agreement WHERE idx = ?1"
-        )
-        if self._rows(columns, (index,), None) != [(*facet_of(entry), 1)]:
-            return False
-        about = "SELECT count(*) FROM subject WHERE segment = ? AND digest = ? AND idx = ?"
-        return all(
-            self._rows(about, (segment_of(index), digest, index), _INT) == [(1,)] for digest in subjects_of(entry)
-        )
-
-    def index_totals(self) -> tuple[int, int]:
-        """The number of stored facets and of stored subjects: an auditor compares it with what the entries have."""
-        statement = "SELECT (SELECT count(*) FROM facet), (SELECT count(*) FROM subject)"
-        facets, subjects = self._rows(statement, (), (int, int))[0]
-        return facets, subjects
-
     def _matches(self, wanted: dict[str, Any], since: int | None) -> Iterator[int]:
         """Iterate over the indexes of entries with these columns, by the index that leaves fewest rows to look at."""
         conditions: dict[str, Any] = {} if since is None else {"at >= ?": since}
         for column, value in wanted.items():
             number = (
-                self._rows("SELECT number FROM name WHERE text = ?", (value,), _INT)
-                if column in INTERNED
-                else [(value,)]
+                self._rows("SELECT number FROM name WHERE text = ?", (value,), _INT) if column in INTERNED else None
             )
-            if not number:
+            if number == []:
                 return
-            conditions[f"{column} = ?"] = number[0][0]
+            conditions[f"{column} = ?"] = number[0][0] if number else value
         first = self._first_at(since)
         best = next((c for c in ("round", "member", "did", "agreement", "kind") if c in wanted), None)
         if best not in SEGMENTED:
@@ -218,8 +194,7 @@ class Queries:
         hint = f"INDEXED BY facet_{by}" if by else ""
         where = " AND ".join([*conditions, "idx > ?"])
         statement = f"SELECT idx FROM facet {hint} WHERE {where} ORDER BY idx LIMIT ?"  # noqa: S608
-        for (index,) in self._paged(statement, first - 1, types=_INT, before=tuple(conditions.values())):
-            yield index
+        return (i for (i,) in self._paged(statement, first - 1, types=_INT, before=tuple(conditions.values())))
 
     def _first_at(self, since: int | None) -> int:
         """Return the first index whose entry may state a time from `since` on."""

@@ -53,7 +53,7 @@ class SqliteLedger(Queries):
             raise UsageError("ledger-exists", f"{target} exists; a ledger is never overwritten.")
         vkey = format_vkey(origin, public_key)
         note = sign_checkpoint(Checkpoint(origin, 0, EMPTY_ROOT), public_key, sign)
-        create_file(target, {"vkey": vkey}, note)
+        create_file(target, {"origin": origin, "vkey": vkey}, note)
         return cls.open(target, sign=sign, clock=clock, skew=skew, timeout=timeout)
 
     @classmethod

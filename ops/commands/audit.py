@@ -95,10 +95,10 @@ def prove(arguments: EntryArgument, out: OutOption) -> None:
             source if isinstance(source, SqliteLedger)
             else ScannedLog(source.entries(), source.checkpoint(), lambda index, _: index == logged.index)
         )  # fmt: skip
-        proof = make_entry_proof(log, logged.index)
+        proof, size = make_entry_proof(log, logged.index), source.size
     with replacing(out, fsync=True) as file:
         file.write(proof.encode())
-    output.line(f"wrote {out}: entry {logged.index} ({logged.id}) of {source.size}")
+    output.line(f"wrote {out}: entry {logged.index} ({logged.id}) of {size}")
 
 
 def verify_folder(path: Path, **options: Any) -> Report:

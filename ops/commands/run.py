@@ -119,7 +119,7 @@ def _comparison(finished: "Finished") -> None:
     """The federation's held-out metrics beside each site alone and all data pooled."""
     baselines, rows = finished.baselines, []
     for metric, value in sorted(finished.metrics.items()):
-        rows.append((f"federation: {metric}", value))
+        rows.append((f"federation: {metric}", f"{float(value):.4f}"))
         if baselines is not None:
             rows.append((f"  each site alone, mean of {len(baselines.alone)}", f"{baselines.mean(metric):.4f}"))
             rows.append(("  each site alone, worst", f"{baselines.worst(metric):.4f}"))

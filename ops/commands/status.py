@@ -4,6 +4,7 @@
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,11 +18,13 @@ from chaincode.rules.common import standing
 from chaincode.state import Release, Result
 from coordinator.rounds import next_step
 from coordinator.steps import Abort, Collect, Finished, Gathered, Open, Record, Seal, Step, Train, Wait
-from ops import lineage, output, run_folder
+from identity.errors import UsageError
+from ops import federation_file, lineage, output, run_folder
 from ops.commands.agreement import choose
 from ops.entry_text import metrics, reasons
 from ops.names import Names
 from ops.options import JsonOption, PathArgument
+from ops.run_folder import RunFolder
 from ops.source import Source, opened, read
 from participant.agent import RoundView, read_round
 
@@ -62,7 +65,8 @@ def status(
         names = Names(source)
         proposals = lineage.proposals(source)
         overview = _overview(source, proposals, agreement, now) if proposals else None
-        holder = None if path is not None and Path(path).is_file() else run_folder.resolve(path).holder()
+        run = None if path is not None and Path(path).is_file() else run_folder.resolve(path)
+        holder = run.holder() if run else None
         if as_json:
             output.emit_json("status", _as_json(source, names, overview, limit, holder))
             return
@@ -74,6 +78,8 @@ def status(
         _show_rounds(source, names, overview, limit)
         _show_sites(names, overview)
         _show_next(names, overview, holder)
+        if run is not None and holder is None and not isinstance(overview.step, Finished):
+            _show_resume(run)
 
 
 def _overview(source: Source, proposals: dict[str, Entry], wanted: str | None, now: int) -> Overview:
@@ -98,11 +104,11 @@ def _show_ledger(source: Source, names: Names, agreements: Sequence[str]) -> Non
 def _show_rounds(source: Source, names: Names, overview: Overview, limit: int) -> None:
     view, terms = overview.view, overview.proposal.body["terms"]
     title = f"Agreement {output.short(view.agreement)} \"{terms['title']}\": {view.head.state}, round {view.head.round} of {view.terms.rounds}"
-    rows = [(r["round"], r["state"], r["attempts"], r["included"], reasons(r["omitted"], names) or "none", r["examples"],
+    rows = [(r["round"], r["state"], r["attempts"], r["included"], reasons([*r["out"], *r["omitted"]], names) or "nobody", r["examples"],
              metrics(r["metrics"]), output.short(r["model"]), "yes" if r["released"] else "")
             for r in _rounds(source, view, limit)]  # fmt: skip
     output.line()
-    output.table(("round", "state", "attempts", "updates", "omitted", "examples", "held-out", "model", "released"), rows, title=title)
+    output.table(("round", "state", "attempts", "updates", "left out", "examples", "held-out", "model", "released"), rows, title=title)
     if limit and view.head.round > limit:
         output.note(f"Only the newest {limit} of {view.head.round} rounds are shown; --limit 0 shows all.")
 
@@ -118,12 +124,19 @@ def _rounds(source: Source, view: RoundView, limit: int) -> list[dict[str, Any]]
         result, body = results[str(n)], {}
         if result is not None:
             body = dict(read(source, result.entry)[1].body)
+        attempt = result.attempt if result else head.attempt
         rows.append({
-            "round": n, "state": "recorded" if result else head.state, "attempts": result.attempt if result else head.attempt,
+            "round": n, "state": "recorded" if result else head.state, "attempts": attempt, "out": _sealed_out(source, a, n, attempt),
             "included": len(body.get("included", [])), "omitted": body.get("omitted", []), "examples": body.get("examples", 0),
             "metrics": body.get("metrics", {}), "model": result.model if result else "", "released": releases[str(n)] is not None,
         })  # fmt: skip
     return rows
+
+
+def _sealed_out(source: Source, agreement: str, round_: int, attempt: int) -> list[dict[str, str]]:
+    """Who was on the roster of an attempt and not in its cohort, and why; nobody before the seal."""
+    seals = (read(source, logged.index)[1] for logged in source.find("seal", agreement=agreement, round=round_))
+    return next((entry.body["out"] for entry in seals if entry.body["attempt"] == attempt), [])
 
 
 def _sites(names: Names, overview: Overview) -> list[dict[str, Any]]:
@@ -163,6 +176,14 @@ def _show_next(names: Names, overview: Overview, holder: int | None) -> None:
         output.line(f"late: {_some(names, overview.late)}", "bold yellow")
     if holder is not None:
         output.line(f"at work: process {holder or 'unknown'}")
+
+
+def _show_resume(run: RunFolder) -> None:
+    """The command with which an interrupted run goes on; none where the task lies beside the original file, wherever that is."""
+    with suppress(UsageError):
+        if federation_file.load(run.federation_file, check_task=False).task_file is None:
+            output.line("nobody is at work; it goes on with:")
+            output.next_command("run", run.federation_file, "--dir", run.path)
 
 
 def _some(names: Names, members: Sequence[str]) -> str:

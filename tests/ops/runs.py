@@ -5,6 +5,7 @@ import hashlib
 import json
 import struct
 import time
+from collections.abc import Iterable
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ LOG = key("log")
 LOG_KEY = public_key_from_did(LOG.did)
 VKEY = notes.format_vkey(ORIGIN, LOG_KEY)
 CARD = b"# A model card\n"
+EVIL = "evil [red]hospital[/red]"  # an organisation whose name is markup
 TENSORS = {
     "weight": ("float32", (2, 3), struct.pack("<6f", *range(6))),
     "steps": ("int64", (), struct.pack("<q", 5)),
@@ -34,6 +36,19 @@ TENSORS = {
 def world(participants: int = 3, **terms: Any) -> World:
     """A world that began some minutes ago, and whose log is the one of the tests."""
     return World(participants, now=int(time.time()) - 600, policy={"origin": ORIGIN, "log_key": VKEY}, **terms)
+
+
+def rich_world() -> World:
+    """Two rounds with a decline, a silence, an omission, a given-up attempt, a rotated key, a revocation and a release."""
+    here = world(5, share_metrics=True).founded()
+    here.admit(5, organisation=EVIL)
+    here.agreed().wait(1).open()
+    here.commit(1, metrics={"loss": "0.5"}).commit(2).commit(3).decline(4).wait(120).seal()
+    here.wait(300).record(omit={3: "digest-mismatch"}, metrics={"accuracy": "0.91234567"})
+    here.opened().commit(1).rotate(1).aborted()
+    here.revoke(5).opened().commit(1).commit(2).commit(3).commit(4).sealed().recorded()
+    here.wait(1).release(2).attest("auditor", 2)
+    return here
 
 
 def write_run(folder: Path, source: World) -> RunFolder:
@@ -86,13 +101,17 @@ class Terminal:
         return dict(value)
 
 
+class _Body(nullcontext[Iterable[bytes]]):
+    """The pieces of a file of a bundle."""
+
+
 def write_evidence(path: Path, run: RunFolder) -> Path:
     """A bundle with what every bundle has, made from a run's ledger and key."""
     with SqliteLedger.open(run.ledger) as ledger:
-        bodies = {
-            artefacts.CHECKPOINT: ledger.checkpoint().encode(),
-            artefacts.ENTRIES: b"".join(envelope + b"\n" for envelope in ledger.entries()),
-            trust.KEY_FILE: run.key_file.read_bytes(),
+        bodies: dict[str, Iterable[bytes]] = {
+            artefacts.CHECKPOINT: [ledger.checkpoint().encode()],
+            artefacts.ENTRIES: [envelope + b"\n" for envelope in ledger.entries()],
+            trust.KEY_FILE: [run.key_file.read_bytes()],
         }
-    bundle.write_bundle(path, [(name, partial(nullcontext, [body])) for name, body in bodies.items()])
+    bundle.write_bundle(path, [(name, partial(_Body, body)) for name, body in bodies.items()])
     return path

@@ -55,9 +55,7 @@ def test_a_dozen_lines_are_enough(tmp_path: Path) -> None:
     assert (terms.attempts, terms.optimiser, dict(terms.parameters)) == (3, "avg", {"learning_rate": "1"})
     assert (terms.share_metrics, terms.attest_next_open, terms.attest_release) == (True, 0, 0)
     assert (terms.validity_days, terms.retention_days) == (30, 3650)
-    assert terms.title
-    assert terms.data_categories
-    assert terms.model_users
+    assert all((terms.title, terms.data_categories, terms.model_users))
     assert file.task_file is None
 
 
@@ -286,16 +284,16 @@ def test_no_content_escapes_as_another_error(
     ]
     text = "\n".join([header + "\n" + "\n".join(f"{k} = {toml_text(v)}" for k, v in t.items()) for header, t in tables])
     path = write(tmp_path, text)
-    refused: UsageError | None = None
-    file: FederationFile | None = None
+    outcome: FederationFile | UsageError
     try:
-        file = load(path)
+        outcome = load(path)
     except UsageError as error:
-        refused = error
-    if refused is not None:
-        assert f"{path}:" in refused.message
-        assert len(refused.message.split("\n")) == 3
-    if file is not None:
+        outcome = error
+    if isinstance(outcome, UsageError):
+        assert f"{path}:" in outcome.message
+        assert len(outcome.message.split("\n")) == 3
+    else:
+        file = outcome
         assert 1 <= file.agreement.min_participants <= file.sites
         assert set(file.agreement.parameters) == set(OPTIMISER_DEFAULTS[file.agreement.optimiser])
         assert all(f.site in file.site_names and 1 <= f.round <= file.rounds for f in file.faults)

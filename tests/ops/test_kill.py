@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from chaincode.checkpoints import parse_checkpoint
 from chaincode.entries import open_entry
 from chaincode.ledgers.sqlite import SqliteLedger
 from chaincode.log import leaf_hash, root
-from chaincode.checkpoints import parse_checkpoint
 from chaincode.notes import parse_note
 
 ROOT = Path(__file__).resolve().parent.parent.parent

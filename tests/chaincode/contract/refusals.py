@@ -6,7 +6,9 @@ two suffice; ``w.verb(...)`` submits one entry, sensible but for the fields that
 ``refusals_rounds.py``; the transitions that a round's head refuses are a matrix there.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from tests.chaincode.contract.agreements import DAY, digest, tensor
 from tests.chaincode.contract.refusals_rounds import ROUNDS
@@ -100,7 +102,7 @@ MEMBERS = (
     Row("wrong-role", "the coordinator claims", lambda: W().sealed(), lambda w: w.claim("coordinator")),
 )
 
-BAD_TERMS = {
+BAD_TERMS: dict[str, dict[str, Any]] = {
     "two tensors have one name": {"model": {"tensors": [tensor("a", [2]), tensor("a", [3])]}},
     "nothing is averaged": {"model": {"tensors": [tensor("a", [2], rule="keep")]}},
     "what is averaged is empty": {"model": {"tensors": [tensor("a", [0])]}},
@@ -121,11 +123,16 @@ BAD_TERMS = {
     "more attestations than parties for a release": {"attestations": {"release": 4}},
 }
 
+
+def proposed_with(terms: dict[str, Any]) -> Callable[[W], object]:
+    return lambda w: w.propose(terms=terms)
+
+
 NEWER = {"title": "Newer", "model": {"initial": digest("model 1")}}
 INT64 = {"encoding": "int64", "tensors": [tensor("a", [2], fraction_bits=52)]}
 
 AGREEMENTS = (
-    *(Row("agreement-inconsistent", what, lambda: W().founded(), lambda w, terms=terms: w.propose(terms=terms)) for what, terms in BAD_TERMS.items()),
+    *(Row("agreement-inconsistent", what, lambda: W().founded(), proposed_with(terms)) for what, terms in BAD_TERMS.items()),
     Row("not-supported", "secure aggregation", lambda: W().founded(), lambda w: w.propose(terms={"secure_aggregation": True})),
     Row("sum-could-overflow", "3 x 1000 x 2^52 exceeds 2^63", lambda: W().founded(), lambda w: w.propose(terms={"model": INT64})),
     Row("sum-could-overflow", "the largest weights at the largest int32", lambda: W(max_weight=2**40).founded(), lambda w: w.propose(terms={"model": {"tensors": [tensor("a", [2], fraction_bits=30)]}})),

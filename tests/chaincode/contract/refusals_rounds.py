@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The refusal table: rounds and results. How to read a row is said in ``refusals.py``."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from tests.chaincode.contract.agreements import COMMIT, DAY, DELIVER, RECORD, digest
 from tests.chaincode.contract.rows import Row, handmade, named, rotated
@@ -40,6 +42,25 @@ def claimed() -> W:
     """A sealed round in which site 1 has claimed with the coordinator's receipt."""
     world = W().sealed()
     return world.claim(1, receipt=world.receipt(1))
+
+
+Refused = Callable[[W], object]
+
+
+def open_without_three(why: str) -> Refused:
+    return lambda w: w.open(roster=w.names(1, 2), absent=named(w, why, 3))
+
+
+def seal_without_three(why: str) -> Refused:
+    return lambda w: w.wait(COMMIT).seal(cohort=w.names(1, 2), out=named(w, why, 3))
+
+
+def record_without_three(why: str) -> Refused:
+    return lambda w: w.until(w.head.deliver_by).record(omit={3: why})
+
+
+def claim_with_receipt(**other: Any) -> Refused:
+    return lambda w: w.claim(1, receipt=w.receipt(1, **other))
 
 
 # What the head of an agreement refuses, by its state: "-" is a transition, or met by an earlier rule.
@@ -123,7 +144,7 @@ OPENING = (
     Row("not-in-standing", "the roster has a revoked party", lambda: W().agreed().revoke(3), lambda w: w.open(roster=w.names(1, 2, 3), absent=[])),
     Row("not-in-standing", "the roster has an expired party", lambda: W().agreed().admit(3, not_after=W().now + 9).wait(9), lambda w: w.open(roster=w.names(1, 2, 3), absent=[])),
     Row("not-in-standing", "the roster has a party that is not yet valid", lambda: W().agreed().admit(3, not_before=W().now + 90), lambda w: w.open(roster=w.names(1, 2, 3), absent=[])),
-    *(Row("reason-unfounded", f"a party in standing is called {why}", lambda: W().agreed(), lambda w, why=why: w.open(roster=w.names(1, 2), absent=named(w, why, 3))) for why in ("unsigned", "withdrawn", "revoked", "expired")),
+    *(Row("reason-unfounded", f"a party in standing is called {why}", lambda: W().agreed(), open_without_three(why)) for why in ("unsigned", "withdrawn", "revoked", "expired")),
     Row("reason-unfounded", "an unsigned party is called withdrawn", lambda: W().proposed().sign(1).sign(2), lambda w: w.open(absent=named(w, "withdrawn", 3))),
     Row("reason-unfounded", "a revoked party is called expired", lambda: W().agreed().revoke(3), lambda w: w.open(absent=named(w, "expired", 3))),
     Row("not-in-standing", "the roster has a party that signed another agreement", other_signed, lambda w: w.open(roster=w.names(1, 2, 3), absent=[])),
@@ -172,7 +193,7 @@ SEALING = (
     Row("not-in-standing", "a revoked site in the cohort", lambda: W().committed().revoke(3), lambda w: w.seal(cohort=w.names(1, 2, 3), out=[])),
     Row("not-on-roster", "a party without a seat in the cohort", lambda: W().proposed().sign(1).sign(2).open().sign(3).committed(), lambda w: w.seal(cohort=w.names(1, 3))),
     Row("not-on-roster", "a stranger in the place of a seat", lambda: W().committed(), lambda w: w.seal(cohort=w.names(1, 2), out=named(w, "silent", 9))),
-    *(Row("reason-unfounded", f"a committed site in standing is called {why}", lambda: W().committed(), lambda w, why=why: w.wait(COMMIT).seal(cohort=w.names(1, 2), out=named(w, why, 3))) for why in ("declined", "silent", "withdrawn", "revoked", "expired")),
+    *(Row("reason-unfounded", f"a committed site in standing is called {why}", lambda: W().committed(), seal_without_three(why)) for why in ("declined", "silent", "withdrawn", "revoked", "expired")),
     Row("reason-unfounded", "a declined site is called silent", lambda: two().decline(3), lambda w: w.wait(COMMIT + 1).seal(out=named(w, "silent", 3))),
     Row("reason-unfounded", "a silent site is called declined", two, lambda w: w.wait(COMMIT + 1).seal(out=named(w, "declined", 3))),
     Row("below-minimum", "too few have committed", lambda: W().opened().commit(1), lambda w: w.wait(COMMIT + 1).seal()),
@@ -189,7 +210,7 @@ CLAIMING = (
     Row("receipt-invalid", "a stranger's signature", lambda: W().sealed(), lambda w: w.claim(1, receipt=w.receipt(1, signer=key("nobody")))),
     Row("receipt-invalid", "another coordinator's signature", lambda: W().sealed().admit("rival", role="coordinator"), lambda w: w.claim(1, receipt=w.receipt(1, signer=key("rival")))),
     Row("receipt-invalid", "another's signature under the coordinator's DID", lambda: W().sealed(), lambda w: w.claim(1, receipt=w.receipt(1, signer=replace(key("site-01"), did=w.name("coordinator"))))),
-    *(Row("receipt-invalid", f"a receipt for another {what.rstrip('_')}", lambda: W().sealed(), lambda w, what=what, other=other: w.claim(1, receipt=w.receipt(1, **{what: other})))
+    *(Row("receipt-invalid", f"a receipt for another {what.rstrip('_')}", lambda: W().sealed(), claim_with_receipt(**{what: other}))
       for what, other in (("federation", digest("x")), ("agreement", digest("x")), ("round_", 2), ("attempt", 2), ("member", key("site-02").did), ("update", digest("x")))),
 )  # fmt: skip
 
@@ -200,7 +221,7 @@ RECORDING = (
     Row("list-incomplete", "one is included and omitted", lambda: past_delivery(W().sealed()), lambda w: w.record(included=w.names(1, 2), examples=20, omitted=named(w, "not-delivered", 1))),
     Row("seat-out-of-cohort", "a seat that is out is included", without_three, lambda w: w.record(included=w.names(1, 3), examples=10)),
     Row("not-on-roster", "a stranger is included", without_three, lambda w: w.record(included=w.names(1, 9), examples=10)),
-    *(Row("omission-too-early", f"{why} at the deadline itself", lambda: W().sealed(), lambda w, why=why: w.until(w.head.deliver_by).record(omit={3: why})) for why in ("not-delivered", "digest-mismatch", "invalid-update")),
+    *(Row("omission-too-early", f"{why} at the deadline itself", lambda: W().sealed(), record_without_three(why)) for why in ("not-delivered", "digest-mismatch", "invalid-update")),
     Row("omission-against-receipt", "not delivered, says who gave a receipt", lambda: past_delivery(claimed()), lambda w: w.record(omit={1: "not-delivered"})),
     Row("omission-against-receipt", "other bytes, says who gave a receipt", lambda: past_delivery(claimed()), lambda w: w.record(omit={1: "digest-mismatch"})),
     Row("omission-against-receipt", "a bare claim later does not undo a receipt", lambda: past_delivery(claimed().wait(1).claim(1)), lambda w: w.record(omit={1: "not-delivered"})),

@@ -3,7 +3,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from chaincode import state
 from chaincode.notes import COSIGNATURE, format_vkey
@@ -31,7 +31,7 @@ def rotated(world: World) -> World:
     return world.rotate(1)
 
 
-def handmade(world: World, **terms: int) -> World:
+def handmade(world: World, **terms: Any) -> World:
     """The same, with terms that no accepted proposal leaves in the state: written by hand."""
     world.values[state.terms_key(world.digest)] = state.encode(replace(world.terms, **terms))
     return world

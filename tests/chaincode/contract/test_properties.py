@@ -3,7 +3,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import cache, reduce
+from functools import cache
 from typing import Any, NamedTuple
 
 from hypothesis import given, settings
@@ -251,4 +251,4 @@ def test_every_result_stands_on_a_sealed_cohort_of_committed_seats(history: list
 def test_histories_reach_far_enough_to_mean_something() -> None:
     """The plainest history records rounds; so the random ones are of the right kind."""
     plain = [Act("open", 1, 1, "none"), *(Act("commit", who, 0, "none") for who in SITES), Act("seal", 1, 1, "none"), Act("record", 1, 1, "none")]
-    assert reduce(lambda world, step: act(world, step) or world, plain * 3, beginning().fork()).head.round == 3
+    assert lived(plain * 3).head.round == 3

@@ -203,11 +203,26 @@ def test_a_round_is_released_while_a_later_one_is_under_way() -> None:
 def test_validity_is_judged_at_its_first_and_last_second() -> None:
     world = World().agreed()
     until = world.terms.not_after
-    for who in ("coordinator", *world.sites):
+    world.admit("coordinator", not_before=until, not_after=until + DAY)
+    for who in world.sites:
         world.admit(who, not_before=until, not_after=until + DAY)
     assert world.until(until).open().head.state == "open"
     with pytest.raises(Rejected, match="agreement-not-valid"):
         world.abort().wait(1).open()
+
+
+def test_an_agreement_is_signed_and_opened_in_its_first_and_its_last_second() -> None:
+    first = World(not_before=World().now + 9).agreed()
+    assert first.until(first.terms.not_before).open().head.state == "open"
+    last = World(not_after=World().now + 9).proposed()
+    for who in last.sites:
+        last.until(last.terms.not_after).sign(who)
+    assert last.open().head.roster == 3
+
+
+def test_metrics_that_the_agreement_shares() -> None:
+    world = World(share_metrics=True).opened().commit(1, metrics={"loss": "0.5"}).commit(2, metrics={}).commit(3)
+    assert world.seal().record(metrics={"accuracy": "0.9"}, evaluation_set=digest("set")).result().included == 3
 
 
 def test_a_commitment_is_in_the_cohort_with_its_weight_and_size() -> None:

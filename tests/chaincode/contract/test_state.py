@@ -38,7 +38,8 @@ def test_a_value_reads_as_it_was_written(cls: Any) -> None:
 def test_bytes_of_another_value_are_refused(cls: Any) -> None:
     plain = canonical.loads(state.encode(example(cls)))
     others: list[Any] = [[], None, {}, {**plain, "more": 1}, *({n: v for n, v in plain.items() if n != name} for name in plain)]
-    others += [{**plain, name: wrong} for name, wrong in product(plain, (None, {}, 1, "x", False, [])) if type(wrong) is not type(plain[name])]
+    wrongs: list[Any] = [None, {}, 1, "x", False, []]
+    others += [{**plain, name: wrong} for name, wrong in product(plain, wrongs) if type(wrong) is not type(plain[name])]
     for other in others:
         with pytest.raises(EvidenceError, match="state-malformed"):
             state.decode(cls, canonical.dumps(other))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from chaincode.ledgers.sqlite import SqliteLedger
-from tests.chaincode.ledgers.hosts import Clock, sqlite
+from tests.chaincode.ledgers.hosts import Clock, embedded
 
 
 @pytest.fixture
@@ -17,5 +17,5 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[SqliteLedger]:
-    with sqlite(tmp_path, Clock()) as made:
+    with embedded(tmp_path, Clock()) as made:
         yield made

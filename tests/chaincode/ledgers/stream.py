@@ -117,8 +117,8 @@ class Stream:
             "round": round_, "attempt": 1, "included": self.agreement["parties"], "omitted": [],
             "examples": 10 * self.sites, "metrics": {},
         }  # fmt: skip
-        sums = {"sum": digest("sum", round_), "model": digest("model", round_)}
-        return self.in_agreement("record", self.coordinator, body, **sums)
+        total, model = digest("sum", round_), digest("model", round_)
+        return self.in_agreement("record", self.coordinator, body, sum=total, model=model)
 
     def setup(self) -> Iterator[bytes]:
         """The entries up to where the first round can be opened."""

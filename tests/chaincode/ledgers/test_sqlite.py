@@ -15,7 +15,7 @@ from chaincode.ledgers.sqlite import SqliteLedger
 from chaincode.ledgers.tables import schema_objects
 from chaincode.notes import parse_vkey
 from identity.errors import Error, EvidenceError, Unavailable, UsageError
-from tests.chaincode.ledgers.hosts import VKEY, Clock, accepted, opened, sqlite
+from tests.chaincode.ledgers.hosts import VKEY, Clock, accepted, check_columns, embedded, opened
 from tests.chaincode.ledgers.stream import LOG, LOG_KEY, ORIGIN, Stream, person
 from tests.fakes.memory_ledger import MemoryLedger
 
@@ -39,6 +39,12 @@ def test_state_and_root_equal_those_in_memory(ledger: SqliteLedger) -> None:
     assert ledger.check_head() == Checkpoint(ORIGIN, len(WHOLE), memory.root())
 
 
+def test_derived_columns_follow_from_the_entries(ledger: SqliteLedger, path: Path) -> None:
+    for size in (1, 2, 3, 100):
+        accepted(ledger.submit(WHOLE[ledger.size : ledger.size + size]))
+    check_columns(path, WHOLE)
+
+
 def test_every_batch_ends_with_one_signed_checkpoint(ledger: SqliteLedger) -> None:
     key = parse_vkey(VKEY)
     assert checkpoints.open_checkpoint(ledger.checkpoint(), key)[0] == Checkpoint(ORIGIN, 0, log.EMPTY_ROOT)
@@ -56,7 +62,7 @@ def test_a_batch_without_an_accepted_entry_signs_nothing(tmp_path: Path) -> None
         signed.append(message)
         return LOG.sign(message)
 
-    sqlite(tmp_path, Clock()).close()
+    embedded(tmp_path, Clock()).close()
     with SqliteLedger.open(tmp_path / "ledger.sqlite", sign=sign, clock=Clock()) as ledger:
         accepted(ledger.submit(WHOLE[:1]))
         before, note = len(signed), ledger.checkpoint()
@@ -104,7 +110,7 @@ def without_trigger(name: str, change: str) -> str:
 def test_a_ledger_is_never_overwritten(ledger: SqliteLedger, path: Path) -> None:
     accepted(ledger.submit(WHOLE[:1]))
     with pytest.raises(UsageError) as caught:
-        sqlite(path.parent, Clock())
+        embedded(path.parent, Clock())
     assert caught.value.code == "ledger-exists"
     assert ledger.size == 1
 
@@ -124,7 +130,7 @@ def test_a_failed_creation_leaves_nothing(path: Path) -> None:
     with pytest.raises(EvidenceError):
         SqliteLedger.create(path, origin="a name", public_key=LOG_KEY, sign=LOG.sign, clock=Clock())
     with pytest.raises(Unavailable):
-        sqlite(path.parent / "missing", Clock())
+        embedded(path.parent / "missing", Clock())
     assert list(path.parent.iterdir()) == []
 
 

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whole rounds: the driver, the agents, the contract, real training and exact sums; every fault that a site can have."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from coordinator.steps import Event
+from identity.errors import Rejected
+from ops.simulate import Honest, Silent, Tampering
+from participant.agent import RoundView
+from participant.ports import TrainFailure, TrainResult
+from tests.ops.federated import Make, with_fault
+
+
+def test_an_undisturbed_run_and_its_digest_do_not_depend_on_keys(make: Make) -> None:
+    one, two = make().drive(), make().drive()
+    assert [r.body["round"] for r in one] == [1, 2]
+    assert [r.subjects["model"] for r in one] == [r.subjects["model"] for r in two]
+    assert one[0].federation != two[0].federation
+    assert all(len(r.body["included"]) == 3 and not r.body["omitted"] for r in one)
+
+
+def test_bytes_other_than_the_committed_ones_are_refused_and_named(make: Make) -> None:
+    federated = make()
+    federated.agents["site-02"] = with_fault(federated.agents["site-02"], Tampering, 1)
+    first, second = federated.drive()
+    assert first.body["omitted"] == [{"member": federated.member("site-02"), "reason": "digest-mismatch"}]
+    assert len(second.body["included"]) == 3
+    told = [e.facts for e in federated.events if e.kind == "delivered" and e.facts["verdict"]]
+    assert told == [{"member": federated.member("site-02"), "verdict": "update-digest"}], "once, however often it was tried"
+
+
+def test_a_site_that_falls_silent_is_out_only_after_the_deadline(make: Make) -> None:
+    federated = make()
+    federated.agents["site-03"] = with_fault(federated.agents["site-03"], Silent, 2)
+    federated.drive()
+    first, second = federated.entries("seal")
+    assert first.body["out"] == []
+    assert second.body["out"] == [{"member": federated.member("site-03"), "reason": "silent"}]
+    opened = federated.entries("open")[1]
+    assert second.at > opened.body["commit_by"]
+
+
+class Copying(Honest):
+    """Commits to, and delivers, the update of another site."""
+
+    victim: TrainResult | None = None
+
+    def answer(self, view: RoundView, result: TrainResult | TrainFailure) -> bytes | None:
+        assert Copying.victim is not None
+        return self.agent.answer(view, Copying.victim)
+
+    def deliver(self, view: RoundView) -> Path | None:
+        assert Copying.victim is not None
+        copied = self.agent.outbox / "copy"  # type: ignore[attr-defined]
+        shutil.copyfile(copied.parent.parent / Copying.victim.site / Copying.victim.digest, copied)
+        return copied
+
+
+class Copied(Honest):
+    """The site whose update is copied."""
+
+    def answer(self, view: RoundView, result: TrainResult | TrainFailure) -> bytes | None:
+        assert isinstance(result, TrainResult)
+        Copying.victim = result
+        return self.agent.answer(view, result)
+
+
+def test_a_copied_update_names_another_member(make: Make) -> None:
+    federated = make()
+    federated.agents["site-01"] = with_fault(federated.agents["site-01"], Copied, 0)
+    federated.agents["site-02"] = with_fault(federated.agents["site-02"], Copying, 0)
+    first, *_ = federated.drive()
+    assert first.body["omitted"] == [{"member": federated.member("site-02"), "reason": "invalid-update"}]
+    assert federated.member("site-01") in first.body["included"]
+
+
+class Failing(Honest):
+    """Its training fails."""
+
+    def answer(self, view: RoundView, result: TrainResult | TrainFailure) -> bytes | None:
+        return self.agent.answer(view, TrainFailure(self.site, result.member, "training-failed", "out of memory"))
+
+
+def test_a_site_whose_training_fails_declines_and_nobody_waits(make: Make) -> None:
+    federated = make()
+    federated.agents["site-02"] = with_fault(federated.agents["site-02"], Failing, 0)
+    federated.drive()
+    assert federated.moved == 0
+    assert {e.body["reason"] for e in federated.entries("decline")} == {"training-failed"}
+    assert federated.entries("seal")[0].body["out"] == [{"member": federated.member("site-02"), "reason": "declined"}]
+
+
+def test_too_few_sites_end_in_a_named_refusal_after_the_agreed_attempts(make: Make) -> None:
+    federated = make(least=3, more="attempts = 2")
+    federated.agents["site-02"] = with_fault(federated.agents["site-02"], Failing, 0)
+    with pytest.raises(Rejected) as refused:
+        federated.drive()
+    assert refused.value.code == "attempts-exhausted"
+    assert [e.body["reason"] for e in federated.entries("abort")] == ["below-minimum", "below-minimum"]
+    assert not federated.entries("record")
+
+
+def test_a_withdrawn_site_is_absent_from_the_next_round(make: Make) -> None:
+    federated = make()
+
+    def watch(event: Event) -> None:
+        federated.events.append(event)
+        if event.kind == "record" and event.round == 1:
+            federated.accept(federated.agents["site-03"].withdraw())  # type: ignore[attr-defined]
+
+    federated.driver(watch=watch).drive()
+    assert federated.entries("open")[1].body["absent"] == [{"member": federated.member("site-03"), "reason": "withdrawn"}]
+
+
+class Killed(BaseException):
+    """The coordinator's process is gone."""
+
+
+@pytest.mark.parametrize("moment", ["open", "site-committed", "seal", "delivered", "before-record"])
+def test_a_coordinator_that_comes_back_late_reaches_the_same_model(make: Make, moment: str) -> None:
+    expected = make().drive()[-1].subjects["model"]
+    federated = make()
+
+    def die(event: Event) -> None:
+        if (event.kind, event.round) == (moment, 2):
+            raise Killed
+
+    sites = federated.sites()
+    sites._watch = die
+    with pytest.raises(Killed):
+        federated.driver(sites, watch=die).drive()
+    federated.moved += 3600  # every deadline has passed while nobody was there
+    records = federated.drive()
+    assert records[-1].subjects["model"] == expected
+    assert [r.body["round"] for r in records] == [1, 2]
+    assert all(not r.body["omitted"] for r in records)
+
+
+def test_attestations_that_the_agreement_asks_for(make: Make) -> None:
+    federated = make(more="[agreement.attestations]\nnext_open = 2\n")
+    federated.drive()
+    assert len(federated.entries("attest")) == 2
+    assert len(federated.entries("open")[1].body["attestations"]) == 2
+
+
+def test_a_dispute_keeps_the_next_round_closed(make: Make) -> None:
+    federated = make(more="[agreement.attestations]\nnext_open = 2\n")
+    sites = federated.sites(recompute=lambda _agreement, _round: ("0" * 64, "1" * 64))
+    with pytest.raises(Rejected) as refused:
+        federated.driver(sites).drive()
+    assert refused.value.code == "attestation-missing"
+    assert [e.body["verdict"] for e in federated.entries("attest")] == ["disputes", "disputes"]
