@@ -7,6 +7,7 @@ A value is stored as canonical JSON, so that every host holds the same bytes.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any, TypeVar, get_origin, get_type_hints
 
 from identity import canonical
@@ -78,9 +79,9 @@ class Federation:
 
     id: str
     origin: str
-    authority: list[str]
+    authority: tuple[str, ...]
     log_key: str
-    cosigners: list[str]
+    cosigners: tuple[str, ...]
     quorum: int
     skew: int
 
@@ -231,7 +232,17 @@ def decode(cls: type[Value], data: bytes) -> Value:
     Raises:
         EvidenceError: ``state-malformed`` for bytes that are not such a value.
     """
+    kind: Any = cls
+    value: Value = _decode(kind, data)
+    return value
+
+
+@lru_cache(maxsize=4096)
+def _decode(cls: type[Any], data: bytes) -> Any:
+    """Values are immutable, so those that every entry reads are parsed once."""
     value = canonical.loads(data, limit=1 << 20)
+    if isinstance(value, dict):
+        value = {name: tuple(item) if type(item) is list else item for name, item in value.items()}
     if not isinstance(value, dict) or {name: type(item) for name, item in value.items()} != _TYPES[cls]:
         raise EvidenceError("state-malformed", f"A stored {cls.__name__} has not the fields of one.")
     return cls(**value)

@@ -87,7 +87,7 @@ class Founder:
                 subjects={"nonce": secrets.token_hex(32)},
             ))  # fmt: skip
             federation = demand(self.ledger, Federation, state.FEDERATION)
-        if federation.origin != origin or federation.authority != [authority.did]:
+        if federation.origin != origin or federation.authority != (authority.did,):
             raise Rejected("already-founded", "The ledger belongs to another federation than this run's keys.", next="use another --dir")
         return federation
 

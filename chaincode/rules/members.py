@@ -50,7 +50,9 @@ def _policy(entry: Entry, identity: str, origin: str, log_key: str) -> Federatio
         raise Rejected("policy-inconsistent", "The log's and the cosigners' keys are not distinct, or the quorum asks for more than there are.")
     if any(v.name != origin for v in log):
         raise Rejected("policy-inconsistent", f"The log key is that of {log[0].name}, not of the log {origin}.")
-    return Federation(identity, origin, body["authority"], log_key, body["cosigners"], body["quorum"], body["skew"])
+    return Federation(
+        identity, origin, tuple(body["authority"]), log_key, tuple(body["cosigners"]), body["quorum"], body["skew"]
+    )  # fmt: skip
 
 
 def admit_keys(entry: Entry) -> set[str]:

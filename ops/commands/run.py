@@ -10,7 +10,7 @@ import typer
 
 from identity.errors import UsageError
 from ops import output, settings
-from ops.federation_file import FederationFile, load
+from ops.federation_file import FederationFile, load, locate
 from ops.narrator import Narrator
 from ops.options import JsonOption
 from ops.run_folder import RunFolder
@@ -18,7 +18,6 @@ from ops.run_folder import RunFolder
 if TYPE_CHECKING:
     from ops.runner import Finished
 
-SHIPPED = Path(__file__).resolve().parent.parent / "federations"
 PASSPHRASE_LIMIT = 4096
 
 app = typer.Typer(add_completion=False)
@@ -37,15 +36,16 @@ def run(
     json: JsonOption = False,
 ) -> int:
     """Run a federation from its file, or resume its run."""
-    federation = load(_find(file))
+    federation = load(locate(file))
     place = RunFolder(Path(folder) if folder else Path(settings.text("runs") or "runs") / federation.name)
     narrator = Narrator(federation.rounds)
     _banner(narrator, federation, place)
-    settings.prepare_ray(secrets.token_hex(32))
+    address = settings.text("ray_address", ray_address)
+    settings.prepare_ray(secrets.token_hex(32), address=address)
     # Ray reads its settings when it is imported, so its importer comes after them.
     runner = import_module("ops.runner")
     options = runner.Options(
-        workers=settings.count("workers", workers), ray_address=settings.text("ray_address", ray_address),
+        workers=settings.count("workers", workers), ray_address=address,
         dashboard=settings.switch("dashboard", dashboard), passphrase=_passphrase(settings.text("passphrase_file", passphrase_file)),
     )  # fmt: skip
     try:
@@ -56,12 +56,6 @@ def run(
         output.note(f"  {output.command_line('run', file, *(['--dir', folder] if folder else []))}")
         raise
     return _conclude(finished, as_json=json)
-
-
-def _find(name: str) -> Path:
-    """The file of that path, or where there is none the shipped one of that name."""
-    path, shipped = Path(name), SHIPPED / f"{Path(name).name}.toml"
-    return shipped if not path.exists() and path.name == name and shipped.is_file() else path
 
 
 def _passphrase(path: str | None) -> str | None:

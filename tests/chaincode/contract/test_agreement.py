@@ -5,7 +5,7 @@ from contextlib import nullcontext, suppress
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chaincode import agreement as agreements
@@ -64,6 +64,7 @@ def test_a_tensor_reads_as_it_was_written() -> None:
 # Sums
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10_000), st.integers(1, 2**40), st.integers(0, 52))
 def test_sums_that_fit_leave_neither_64_bits_nor_the_exact_integers(parties: int, weight: int, bits: int) -> None:
     fits = sum_fits(parties, weight, 1 << bits)
@@ -83,6 +84,7 @@ def test_the_largest_sum_that_fits() -> None:
 DECIMALS = st.from_regex(r"-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,30})?(e-?[1-9][0-9]{0,2})?", fullmatch=True)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(OPTIMISERS)), st.data())
 def test_the_optimisers_compute_with_every_parameter_that_the_contract_accepts(name: str, data: st.DataObject) -> None:
     parameters = {p: data.draw(DECIMALS | st.sampled_from(["1", "0.5", "0.9999999999999999999", "1e-3"])) for p in OPTIMISERS[name]}

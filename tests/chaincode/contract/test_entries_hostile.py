@@ -4,7 +4,7 @@
 import hashlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chaincode.entries import LARGE_LIMIT, LIMIT, PAYLOAD_TYPE, make_entry, open_entry
@@ -67,11 +67,13 @@ def test_make_entry_refuses_what_open_entry_would() -> None:
 # Hostile bytes
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=400))
 def test_any_bytes_are_refused_as_evidence(data: bytes) -> None:
     code_of(data)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(KINDS)), st.data())
 def test_any_changed_byte_is_found(kind: str, data: st.DataObject) -> None:
     original = SAMPLES[kind].envelope
@@ -87,6 +89,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(KINDS)), st.data())
 def test_any_signed_statement_is_an_entry_or_refused_as_evidence(kind: str, data: st.DataObject) -> None:
     statement = statement_of(SAMPLES[kind])

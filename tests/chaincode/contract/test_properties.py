@@ -88,6 +88,7 @@ def read(values: dict[str, bytes], entries: Sequence[Entry]) -> dict[str, bytes 
     return {name: values.get(name) for name in contract.keys_of(entries)}
 
 
+@settings(deadline=None)
 @given(HISTORIES)
 def test_replay_from_nothing_gives_the_same_bytes(history: list[Act]) -> None:
     world = lived(history)
@@ -98,6 +99,7 @@ def test_replay_from_nothing_gives_the_same_bytes(history: list[Act]) -> None:
     assert again == world.values
 
 
+@settings(deadline=None)
 @given(HISTORIES, st.data())
 def test_a_batch_is_its_entries_one_by_one(history: list[Act], data: st.DataObject) -> None:
     """Batches cut anywhere, with refused entries among them, mean the same as single entries."""
@@ -119,6 +121,7 @@ def test_a_batch_is_its_entries_one_by_one(history: list[Act], data: st.DataObje
     assert [str(r) for r in together] == [str(r) for r in outcomes]
 
 
+@settings(deadline=None)
 @given(HISTORIES)
 def test_an_entry_reads_and_writes_its_own_keys_alone(history: list[Act]) -> None:
     world = lived(history)
@@ -135,6 +138,7 @@ def test_an_entry_reads_and_writes_its_own_keys_alone(history: list[Act]) -> Non
         values.update(writes)
 
 
+@settings(deadline=None)
 @given(HISTORIES, ACTS)
 def test_what_is_refused_changes_nothing(history: list[Act], step: Act) -> None:
     world = lived(history)
@@ -148,6 +152,7 @@ def test_what_is_refused_changes_nothing(history: list[Act], step: Act) -> None:
             assert len(world.entries) == before[1] + 1
 
 
+@settings(deadline=None)
 @given(HISTORIES)
 def test_an_accepted_entry_is_refused_as_a_duplicate_ever_after(history: list[Act]) -> None:
     world = lived(history)
@@ -160,6 +165,7 @@ def test_an_accepted_entry_is_refused_as_a_duplicate_ever_after(history: list[Ac
 # Sites side by side
 
 
+@settings(deadline=None)
 @given(st.permutations(SITES), st.permutations(SITES), st.permutations(SITES), st.data())
 def test_what_sites_do_in_one_phase_commutes(
     signing: list[int], committing: list[int], claiming: list[int], data: st.DataObject
@@ -219,7 +225,7 @@ def check_step(old: Head, new: Head) -> None:
     assert new.spent >= old.spent
 
 
-@settings(max_examples=200)
+@settings(deadline=None, max_examples=200)
 @given(HISTORIES)
 def test_rounds_never_skip(history: list[Act]) -> None:
     world = lived(history)
@@ -231,7 +237,7 @@ def test_rounds_never_skip(history: list[Act]) -> None:
         values.update(writes)
 
 
-@settings(max_examples=200)
+@settings(deadline=None, max_examples=200)
 @given(HISTORIES)
 def test_every_result_stands_on_a_sealed_cohort_of_committed_seats(history: list[Act]) -> None:
     """R2, from the outside: what was recorded is the cohort, the cohort was committed, and each weight is in the sum."""

@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chaincode import schema
@@ -19,6 +19,11 @@ from tests.chaincode.contract.world import key
 DID = key("one").did
 SMALL_ORDER = "did:key:z6MkeTG3bFFSLYVU7VqhgZxqr6YzpaGrQtFMh1uvqGy1vDnP"  # the key of 32 zero bytes
 LOG = vkey("log", ED25519)
+
+
+def values(*several: Any) -> tuple[Any, ...]:
+    return several
+
 
 ACCEPTED: list[tuple[Check, Any]] = [
     (schema.text(5), "a b c"), (schema.text(5), "é\u00a0ü.x"), (schema.text(3), "😀😀😀"), (schema.text(9), "\u0645\u06cc\u200c\u062e"),
@@ -40,9 +45,9 @@ REFUSED: list[tuple[Check, Any]] = [
     *((schema.decimal, d) for d in ("", "-", "01", "1.", ".5", "+1", "1e", "1e+5", "1e05", "1E5", "nan", "inf", "Infinity", "0x1", "1_0", "9" * 32, "1e1000", "\uff11", "1\n", 1, 1.0)),
     *((schema.did, d) for d in ("", "did:web:x", DID + "a", DID[:-1], DID.upper(), SMALL_ORDER, DID + "\n", None, 1)),
     *((schema.vkey(ED25519), k) for k in (vkey("witness"), LOG + "=", LOG.replace("+", "-"), LOG[:-2] + "==", LOG.upper(), "", None, LOG + "\n", "log+00000000+" + b64encode(b"\x01" + bytes(32)), "x" * 129 + LOG)),
-    *((schema.ascending(schema.array(schema.slug)), v) for v in (["b", "a"], ["a", "a"], ["a", "b", "a"], "ab", {}, None)),
+    *((schema.ascending(schema.array(schema.slug)), v) for v in values(["b", "a"], ["a", "a"], ["a", "b", "a"], "ab", {}, None)),
     *((schema.distinct_dids(least=1), v) for v in ([], [DID, DID], [DID, "did:key:z"])),
-    *((schema.mapping(schema.decimal, most=2), v) for v in ({"A": "1"}, {"a": 1}, {"": "1"}, {"a": "1", "b": "1", "c": "1"}, [], None)),
+    *((schema.mapping(schema.decimal, most=2), v) for v in values({"A": "1"}, {"a": 1}, {"": "1"}, {"a": "1", "b": "1", "c": "1"}, [], None)),
     *((schema.array(schema.slug, least=1, most=2), v) for v in ([], ["a", "b", "c"], [1], ("a",), None)),
     *((schema.boolean, v) for v in (0, 1, "true", None)),
     (schema.nullable(schema.slug), ""),
@@ -69,6 +74,7 @@ ANYTHING = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(ANYTHING)
 def test_a_check_raises_evidence_errors_alone(value: Any) -> None:
     for check in {id(c): c for c, _ in (*ACCEPTED, *REFUSED)}.values():
