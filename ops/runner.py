@@ -164,9 +164,10 @@ class Run:
             say.say("  keys: unencrypted in a file that only you can read (a simulation; --passphrase-file encrypts it)")
         say.doing("issuing credentials, and asking DIDKit for its second opinion")
         admissions: list[Admission] = []
+        say.say("  credentials are judged twice: by our own policy, and by DIDKit as a second opinion")
         founder.admit(federation.id, self._folder.credentials, admissions.append)
         for one in admissions:
-            say.say(f"  {one.who:<12} {one.role:<12} {one.did[:24]}…  credential: ours {one.ours}, DIDKit {one.theirs}")
+            say.say(f"  {one.who:<12} {one.role:<12} {one.did[:24]}…  credential: {one.ours}, second opinion: {one.theirs}")
         self._tell("admitted")
         self._narrator.names = {identity.did: site for site, identity in keys.sites.items()}
         return federation

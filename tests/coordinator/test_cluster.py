@@ -112,7 +112,7 @@ def test_failures_of_a_task_name_their_cause(make: Make) -> None:
 def test_a_task_that_hangs_is_bounded_and_alone(make: Make) -> None:
     cluster, settings = make("while site == 1:\n    time.sleep(60)", workers=2)
     cluster.ready()
-    terms, asked, answers = first_round(cluster, settings, seconds=12.0)
+    terms, asked, answers = first_round(cluster, settings, seconds=24.0)
     assert {s: a.code for s, a in answers.items() if isinstance(a, TrainFailure)} == {"site-02": "training-timeout"}
     assert rounds.finish_round(cluster, terms, [o for o in asked if o.site != "site-02"], answers).model
 

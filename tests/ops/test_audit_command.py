@@ -150,12 +150,10 @@ def test_a_ledger_that_is_none_is_a_finding(copy: Path, terminal: Terminal) -> N
     assert "[ledger-not-a-ledger]" in shown
 
 
-def test_hostile_text_is_shown_and_not_obeyed(tmp_path: Path, terminal: Terminal) -> None:
+def test_markup_in_the_evidence_is_shown_and_not_obeyed(tmp_path: Path, terminal: Terminal) -> None:
     run = Run(tmp_path / "run").founded()
-    run.world.wait(1).admit(1, organisation="[red]\u202egnp.exe", credential="0" * 64)
-    shown = terminal("audit", "verify", run.write().folder)
-    assert "\\u202e" in shown
-    assert "[red]" in shown
+    run.world.wait(1).admit(1, organisation="[red]hospital[/red]", credential="0" * 64)
+    assert "the credential of [red]hospital[/red] (entry 6" in terminal("audit", "verify", run.write().folder)
 
 
 def test_a_fault_of_a_running_writer_is_not_blamed_on_the_evidence(copy: Path, terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,7 +67,7 @@ def test_the_demonstration_ends_in_pass(demo: Demo) -> None:
     told = done.stderr
     assert "SIMULATED FAULT: site-03" in told
     assert "SIMULATED FAULT: site-07" in told
-    assert told.count("credential: ours accepted") == 11
+    assert told.count("credential: accepted, second opinion: ") == 11
     assert "round 2: site-03 delivered other bytes than it committed to: refused [update-digest]" in told
     assert "site-07 silent" in told
     assert "each site alone, worst" in done.stdout
