@@ -6,7 +6,7 @@ a bundle, not whoever ran the federation. Hostile evidence gives findings, never
 recomputation (claim 8) runs on the standard library, ``cryptography`` and ``rfc8785``.
 """
 
-from chaincode.audit.log_claims import check_outside, check_whole, check_witnesses
+from chaincode.audit.log_claims import Head, check_outside, check_whole, check_witnesses
 from chaincode.audit.member_claims import check_credentials, check_signatures
 from chaincode.audit.release_claim import check_release
 from chaincode.audit.replay import Replay, replay
@@ -58,6 +58,10 @@ def audit(
     # (9, 10) what left the federation, and who watched
     check_release(drafts[9], source, replayed, trusted)
     check_witnesses(drafts[10], replayed, trusted)
+    return _report(drafts, replayed, trusted, key)
+
+
+def _report(drafts: dict[int, Draft], replayed: Replay, trusted: Head, key: FederationKey | None) -> Report:
     checkpoint = trusted.checkpoint
     return Report(
         federation=replayed.facts.federation,

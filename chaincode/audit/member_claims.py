@@ -23,7 +23,7 @@ def check_credentials(draft: Draft, source: Source, facts: Facts, progress: Prog
         draft.fail("acted-after-revocation", str(ref), f"{member} had been revoked before this entry, and was not admitted again.")
     for member, ref in facts.revoked.items():
         draft.rest(ref.index)
-        draft.note(f"{member} was revoked ({ref}); no later entry of that member is on the ledger.")
+        draft.note(f"{member} was revoked ({ref}); nothing that needs standing was accepted from that member afterwards.")
     if not facts.admissions:
         draft.lack("an admission: nobody has been admitted")
     draft.summary = f"{verified} of {len(facts.admissions)} admissions: the credential is here and was valid at that time."

@@ -82,8 +82,8 @@ def sign(entry: Entry, view: View) -> None:
 
 
 def withdraw(entry: Entry, view: View) -> None:
-    """A party leaves the agreement, for good."""
-    author(entry, view, "participant")
+    """A party leaves the agreement, for good; one that was revoked or has expired may too."""
+    author(entry, view, "participant", any_standing=True)
     terms_of(entry, view)
     _move_party(entry, view, "withdraw")
 

@@ -43,16 +43,16 @@ def absence(party: Party, member: Member | None, at: int) -> str:
     return {"": "", "member-not-valid": "expired"}.get(standing(member, at), "revoked")
 
 
-def author(entry: Entry, view: View, *roles: str, judged: bool = False) -> Member:
+def author(entry: Entry, view: View, *roles: str, any_standing: bool = False) -> Member:
     """The entry's author with its DID in force, in one of the roles (any if none), and in standing at the entry's time.
 
-    ``judged``: its standing was judged before, at the seal, and what changed since does not bind yet.
+    ``any_standing`` is for what a member may do whatever became of its standing: leave, and claim what was sealed with it.
     """
     federation(entry, view)
     member = view.get(Member, state.member_key(entry.member))
     if member is None:
         raise Rejected("member-unknown", f"{entry.member} was never admitted.")
-    if not judged and (code := standing(member, entry.at)):
+    if not any_standing and (code := standing(member, entry.at)):
         raise Rejected(code, f"{entry.member} is not a member in standing at {entry.at}.")
     if entry.did != member.did:
         raise Rejected("did-not-in-force", f"{entry.did} is not the DID in force of {entry.member}.")

@@ -38,7 +38,7 @@ def claim(entry: Entry, view: View) -> None:
 
     Who has left or lost its standing since the seal may still claim: its update is in the cohort (R2).
     """
-    author(entry, view, "participant", judged=True)
+    author(entry, view, "participant", any_standing=True)
     terms, head = terms_of(entry, view), head_of(entry, view)
     move("head", head.state, "claim", "the round")
     check_attempt(entry, head)

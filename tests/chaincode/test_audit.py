@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from chaincode import artefacts
-from chaincode.audit import ABSENT, FAIL, PASS, TITLES, unreadable
-from chaincode.audit.report import SHOWN, Draft
+from chaincode.audit import ABSENT, FAIL, PASS, unreadable
+from chaincode.audit.report import SHOWN, TITLES, Draft
 from chaincode.blobs import chunk_root
 from chaincode.notes import parse_vkey
 from chaincode.trust import FederationKey
@@ -175,6 +175,13 @@ def test_commitments_that_the_seal_left_out_are_shown(tmp_path: Path) -> None:
     assert verdicts(report) == HONEST, found(report)
     assert "left out of the cohort as revoked" in claim(report, 7).notes[0]
     assert "was revoked" in claim(report, 5).notes[0]
+
+
+def test_a_revoked_site_may_still_claim_what_it_delivered(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run").opened().commit().sealed()
+    run.world.wait(1).revoke(3).claim(3)
+    run.recorded().released()
+    assert verdicts(run.audit()) == HONEST
 
 
 def test_silent_and_declining_sites_need_no_update(tmp_path: Path) -> None:

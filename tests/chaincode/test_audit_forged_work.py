@@ -81,7 +81,8 @@ def test_a_result_off_by_one_in_one_coordinate_in_a_consistent_forged_log(tmp_pa
 
 @pytest.mark.parametrize("what", ["sum", "optimiser_state"])
 def test_a_forged_sum_or_optimiser_state(tmp_path: Path, what: str) -> None:
-    run = Run(tmp_path / "run").opened().commit().sealed().recorded(**{what: "0" * 64}).released()
+    forged: dict[str, Any] = {what: "0" * 64}
+    run = Run(tmp_path / "run").opened().commit().sealed().recorded(**forged).released()
     report = run.audit()
     assert found(report) == {"8:result-differs"}
     assert f"the record says {what.replace('_', '-')} {'0' * 64}" in claim(report, 8).findings[0].what

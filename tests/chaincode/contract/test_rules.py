@@ -106,6 +106,11 @@ def test_a_receipt_by_any_key_that_the_coordinator_has_had(which: int) -> None:
     assert world.seat(1).claim == "receipt"
 
 
+def test_a_revoked_member_may_still_leave() -> None:
+    world = World().agreed().revoke(1).wait(1).withdraw(1)
+    assert world.party(1).state == "withdrawn"
+
+
 def test_a_revoked_member_is_admitted_again_under_its_did_or_a_new_one() -> None:
     world = World().agreed().revoke(1).revoke(2).wait(1).admit(1).lose_key(2)
     assert (world.member(1).state, world.member(2).did) == ("active", world.keys(2)[1].did)
