@@ -19,6 +19,7 @@ from typing import BinaryIO, Final, NoReturn
 
 from chaincode import artefacts
 from chaincode.files import mapped, replacing
+from chaincode.notes import MAX_NOTE_BYTES
 from identity import canonical
 from identity.envelope import ENVELOPE_LIMIT
 from identity.errors import EvidenceError
@@ -64,8 +65,9 @@ class Bundle:
         return sha256(self._view[file.offset : file.offset + file.length]).hexdigest() != file.sha256
 
     def checkpoint(self) -> bytes:
-        """The log's signed head, nothing of it verified."""
-        return bytes(self._view[slice(*_span(self.files[artefacts.CHECKPOINT]))])
+        """The log's signed head, nothing of it verified; of a longer one than a note may be, the beginning."""
+        start, stop = _span(self.files[artefacts.CHECKPOINT])
+        return bytes(self._view[start : min(stop, start + MAX_NOTE_BYTES + 1)])
 
     def entries(self) -> Iterator[bytes]:
         """The envelopes in the log's order, nothing of them verified.
@@ -76,7 +78,7 @@ class Bundle:
         number = 0
         while position < end:
             found = _LINE.match(self._view, position, end)
-            if found is None or found.end() - position > ENVELOPE_LIMIT:
+            if found is None or found.end() - position > ENVELOPE_LIMIT + 1:
                 message = f"{artefacts.ENTRIES}: entry {number} does not end with a newline, or is too long."
                 raise EvidenceError("bundle-entries", message)
             yield bytes(self._view[position : found.end() - 1])

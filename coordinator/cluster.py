@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import ray
@@ -65,19 +64,15 @@ class _Workers:
 
     def __init__(self, settings: ClusterSettings, workers: int, label: str) -> None:
         """Start the workers without waiting for them."""
+        self.workers = workers
         self._settings, self._label, self._code = settings, label, ""
         self._actor = ray.remote(_Actor)
         self._slots = [_Slot(number) for number in range(workers)]
         for slot in self._slots:
             self._open(slot)
 
-    @property
-    def workers(self) -> int:
-        """How many there are."""
-        return len(self._slots)
-
     def ready(self) -> None:
-        """Wait until every worker has loaded the task. Raises UsageError ``task-*``, Unavailable ``worker-start``."""
+        """See ``Cluster.ready``."""
         for slot in self._slots:
             while slot.opening is not None:
                 ray.wait([slot.opening], timeout=max(0.0, slot.until - time.monotonic()))
@@ -88,6 +83,7 @@ class _Workers:
         trouble: Error = Unavailable("worker-start", "There is no worker.")
         for slot in self._slots:
             if slot.handle is None or slot.call is not None:
+                slot.deaths = 0
                 self._open(slot)
         while calls or any(slot.call for slot in self._slots):
             self._dispatch(calls, limit)
@@ -131,8 +127,7 @@ class _Workers:
     def _opened(self, slot: _Slot) -> None:
         """Take a worker's hello; one that died is started again a few times, its machine may have gone with it.
 
-        Raises:
-            UsageError, Unavailable: as ``ready``; the slot is empty then.
+        Raises as ``Cluster.ready``; the slot is empty then.
         """
         hello = _value(slot.opening)
         if isinstance(hello, Error):
@@ -143,7 +138,6 @@ class _Workers:
             self._end(slot)
             if hello.code not in (DIED, LATE):
                 raise hello
-            slot.deaths = 0
             message = f"Worker {slot.number} did not start in {self._settings.start_seconds:.0f} s: {hello.message}"
             raise Unavailable("worker-start", message, next="fedledger doctor")
         code, _ = hello
@@ -195,7 +189,7 @@ def _silence() -> None:
 
     What matters of it reaches the caller as an ``Error``.
     """
-    joined = ray._private.worker.global_worker
+    joined: Any = ray._private.worker.global_worker
     joined.threads_stopped.set()
     joined.gcs_error_subscriber.close()
 
@@ -210,8 +204,7 @@ class Cluster(Dispatch):
     def __init__(self, settings: ClusterSettings) -> None:
         """Nothing is started yet."""
         super().__init__(self._pool, settings.sites, settings.tries)
-        self._settings = settings
-        self._folder = ""
+        self._settings, self._folder, self._joined = settings, "", False
         self._starting: Future[_Workers] | None = None
         self._closed = threading.Event()
 
@@ -219,7 +212,7 @@ class Cluster(Dispatch):
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def start(self) -> None:
@@ -231,7 +224,8 @@ class Cluster(Dispatch):
         """Wait until every worker is warm.
 
         Raises:
-            UsageError: ``task-*``: the task cannot be used; ``ray-open``: see ``_connect``.
+            UsageError: ``task-*``: the task cannot be used; ``ray-address``; ``ray-open``: a Ray of our own would run
+                code for whoever connects.
             Unavailable: ``ray-start``, ``worker-start``.
         """
         self._pool().ready()
@@ -243,7 +237,9 @@ class Cluster(Dispatch):
         starting, self._starting = self._starting, None
         if starting.exception() is None:
             starting.result().end()
-        ray.shutdown()
+        if self._joined:
+            ray.shutdown()
+            self._joined = False
         self._closed.set()
         if self._folder:
             end_orphans(self._settings.processes)
@@ -263,11 +259,7 @@ class Cluster(Dispatch):
         return self._starting.result()
 
     def _connect(self) -> _Workers:
-        """Start or join Ray, and let the workers start.
-
-        Raises:
-            UsageError: ``ray-open`` where Ray would run code for whoever connects. Unavailable: ``ray-start``.
-        """
+        """Start or join Ray, and let the workers start. Raises as ``ready``."""
         settings = self._settings
         end_orphans(settings.processes)
         label = " ".join(("fedledger", *settings.labels.values()))
@@ -283,8 +275,10 @@ class Cluster(Dispatch):
             raise Unavailable("ray-start", "This process has joined a Ray already; one process has one cluster at a time.")
         # Ray keeps the first token that it read; a second cluster of one process may have another.
         AuthenticationTokenLoader.instance().reset_cache()
+        self._joined = True
         try:
             if settings.address is not None:
+                settings.reach()
                 ray.init(address=settings.address, **common)
                 cores = int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
             else:
@@ -293,9 +287,9 @@ class Cluster(Dispatch):
             if settings.address is None:
                 self._start_ray(workers, common)
             _silence()
-        except (RayError, OSError, ValueError, RuntimeError) as error:
-            where = f"joined at {settings.address}" if settings.address else "started"
-            raise Unavailable("ray-start", f"Ray cannot be {where}: {_first_line(error)}", next="fedledger doctor") from error
+        except (RayError, OSError, OverflowError, ValueError, RuntimeError) as error:
+            act = f"join {settings.address}" if settings.address else "start"
+            raise Unavailable("ray-start", f"Ray: cannot {act}: {_first_line(error.__cause__ or error)}", next="fedledger doctor") from error
         return _Workers(settings, workers, label)
 
     def _start_ray(self, workers: int, common: dict[str, Any]) -> None:
@@ -303,7 +297,11 @@ class Cluster(Dispatch):
         if not is_token_auth_enabled():
             message = "Ray runs code for whoever connects, and its token mode is off. Example: RAY_AUTH_MODE=token"
             raise UsageError("ray-open", message, next="unset RAY_AUTH_MODE")
-        self._folder = tempfile.mkdtemp(prefix=PREFIX)
+        # A socket's path has room for 107 bytes, of which Ray needs up to 80. Ray opens the folder that it is given to
+        # everybody, so that is one within ours.
+        parent = tempfile.gettempdir()
+        self._folder = tempfile.mkdtemp(prefix=PREFIX, dir=parent if len(parent) <= len("/var/tmp") else "/tmp")  # noqa: S108
         record_processes(self._settings.processes, self._folder)
-        ray.init(address="local", num_cpus=workers, include_dashboard=self._settings.dashboard, _temp_dir=self._folder, **common)
+        folder = f"{self._folder}/r"
+        ray.init(address="local", num_cpus=workers, include_dashboard=self._settings.dashboard, _temp_dir=folder, **common)
         record_processes(self._settings.processes, self._folder)

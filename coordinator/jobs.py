@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """What goes between the process that drives a run and the processes that train and aggregate: plain values."""
 
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from chaincode.agreement import TensorSpec
+from identity.errors import UsageError
 from participant.tasks import TaskLocation
+
+REACH_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,20 @@ class ClusterSettings:
     labels: Mapping[str, str] = field(default_factory=dict)
     tries: int = 3
     start_seconds: float = 120.0
+
+    def reach(self) -> None:
+        """Check that somebody listens at the address, which Ray itself would try for many minutes.
+
+        Raises:
+            UsageError: ``ray-address``. OSError, OverflowError: nobody does.
+        """
+        if self.address is None or self.address == "auto":
+            return
+        host, _, port = self.address.rpartition(":")
+        if not host or "/" in host or not port.isdecimal():
+            message = f"{self.address[:200]!r} is no address of a Ray cluster. Allowed: HOST:PORT, or auto."
+            raise UsageError("ray-address", f"{message} Example: 10.0.0.5:6379")
+        socket.create_connection((host.strip("[]"), int(port)), REACH_SECONDS).close()
 
 
 @dataclass(frozen=True, slots=True)

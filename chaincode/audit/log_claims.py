@@ -54,9 +54,9 @@ def _carried_key(draft: Draft, source: Source, given: FederationKey | None) -> F
     carried = None
     try:
         with source.open(KEY_FILE) as data:
-            if data is None:
-                draft.lack(f"{KEY_FILE}")
-            else:
+            if data is None and given is None:
+                draft.lack(KEY_FILE)
+            elif data is not None:
                 carried = parse_key(bytes(data[: LIMIT + 1]))
     except EvidenceError as error:
         draft.fail(error.code, KEY_FILE, error.message)

@@ -66,6 +66,7 @@ def check_signatures(draft: Draft, facts: Facts) -> None:
     """Claim 6: at each opening, every member of the roster had signed that agreement and not left it; at each seal too."""
     for attempt in facts.attempts.values():
         agreement = facts.agreements[attempt.agreement]
+        draft.rest(attempt.opened.index)
         _check_listed(draft, agreement, f"roster of {attempt}", attempt.opened, attempt.roster)
         if attempt.sealed is not None:
             _check_listed(draft, agreement, f"cohort of {attempt}", attempt.sealed, attempt.cohort)

@@ -10,7 +10,7 @@ from sys import byteorder
 from typing import Any, Protocol
 
 from chaincode import artefacts
-from chaincode.agreement import TensorSpec, tensor_specs
+from chaincode.agreement import WIDTH, TensorSpec, tensor_specs
 from chaincode.audit.facts import Attempt, Commit, Facts, Omission
 from chaincode.audit.report import Draft
 from chaincode.audit.result_claims import Engine, Results
@@ -19,6 +19,7 @@ from chaincode.evidence import Commitment, VerifiedUpdate, verify_update
 from identity.errors import EvidenceError
 
 _TOGETHER = 256  # updates open at a time: each mapping holds a file descriptor
+_PIECE = 1 << 20  # bytes; a multiple of every width
 _ALTERED = {"update-size", "update-digest"}
 _RULES = {
     "not-delivered": "R2: after the delivery deadline, and against no receipt",
@@ -35,17 +36,17 @@ class RangeCheck(Protocol):
 
 def check_range(body: memoryview, specs: Sequence[TensorSpec], encoding: str) -> None:
     """As ``chaincode.update.check_range``, with the standard library alone."""
-    position, code = 0, {"int32": "i", "int64": "q"}[encoding]
+    position, code, width = 0, {"int32": "i", "int64": "q"}[encoding], WIDTH[encoding]
     for spec in specs:
-        if spec.rule != "mean" or not spec.elements:
+        if spec.rule != "mean":
             continue
-        values = array(code)
-        end = position + spec.elements * values.itemsize
-        values.frombytes(body[position:end])
-        if byteorder == "big":
-            values.byteswap()
-        if not (-spec.bound <= min(values) and max(values) <= spec.bound):
-            raise EvidenceError("update-beyond-clip", f"The update goes beyond +-{spec.bound} in tensor {spec.name}.")
+        end = position + spec.elements * width
+        for start in range(position, end, _PIECE):
+            values = array(code, bytes(body[start : min(start + _PIECE, end)]))
+            if byteorder == "big":
+                values.byteswap()
+            if not (-spec.bound <= min(values) and max(values) <= spec.bound):
+                raise EvidenceError("update-beyond-clip", f"The update goes beyond +-{spec.bound} in tensor {spec.name}.")
         position = end
 
 
@@ -109,8 +110,8 @@ class Rounds:
     def conclude(self) -> None:
         """Say what was counted."""
         self.draft.summary = (
-            f"{self.verified} of {self.included} included updates verified against their commitments; "
-            f"{self.omitted} omissions with author, reason and rule; {self.abandoned} sealed attempts given up."
+            f"{self.verified} of {self.included} included updates verified against their commitments. "
+            f"Omissions: {self.omitted}. Sealed attempts given up: {self.abandoned}."
         )
         if not any(attempt.recorded for attempt in self.facts.attempts.values()):
             self.draft.lack("a recorded round")
@@ -174,10 +175,10 @@ class Rounds:
             self.draft.fail(found.code, _blob(commit), f"{found.message} (committed by entry {commit.index})")
 
     def _tell(self, attempt: Attempt) -> None:
-        """What a reader must know of an attempt that was given up, and of commitments that the seal left out."""
+        """What a reader must know of an attempt that was given up, and of whom the seal left out."""
         for member, reason in attempt.out:
-            if member in attempt.commits:
-                self.draft.note(f"{attempt}: {member} had committed and was left out of the cohort as {reason} ({attempt.sealed})")
+            committed = " although it had committed" if member in attempt.commits else ""
+            self.draft.note(f"{attempt}: {member} was left out of the cohort as {reason}{committed} ({attempt.sealed})")
         if attempt.aborted is None:
             return
         how = f"was given up by {attempt.abort_author} as {attempt.abort_reason} ({attempt.aborted})"

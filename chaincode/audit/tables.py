@@ -121,7 +121,7 @@ class TablesObserver:
                 self._differs("subject", f"row {segment}, {_text(digest)}, {index}", "no such entry is about this digest, or it is in another segment")
             else:
                 found.add(item)
-        for item in expected - found:
+        for item in sorted(expected - found):
             index = int.from_bytes(item[-8:], "big")
             self._differs("subject", f"row {item[:-8].hex()}, {index}", f"it is missing; entry {index} is about this digest")
 
@@ -133,7 +133,7 @@ class TablesObserver:
                 self._differs("state", f"key {_text(key)}", "no accepted entry writes it here", _STATE)
             elif value != state[key]:
                 self._differs("state", f"key {key}", f"it holds {_text(value)}; the entries give {_text(state[key])}", _STATE)
-        for key in state.keys() - found:
+        for key in sorted(state.keys() - found):
             if key.startswith(states.entry_key("")):
                 continue  # in the table entry, in the column present
             self._differs("state", f"key {key}", "it is missing; an accepted entry writes it", _STATE)

@@ -126,7 +126,7 @@ def test_omissions_are_shown_with_author_reason_rule_and_contest(tmp_path: Path)
     record, contest = run.world.entries[run.index("record")], run.index("claim")
     for part in (run.world.name(3), f"by {record.member}", "as not-delivered", "R2: ", record.id[:12], f"contested by entry {contest} ", "(bare)"):
         assert part in note
-    assert "1 omissions" in claim(report, 7).summary
+    assert "Omissions: 1." in claim(report, 7).summary
 
 
 def test_an_invalid_update_that_was_kept_bears_its_omission_out(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_what_was_delivered_and_discarded_is_shown(tmp_path: Path) -> None:
     assert verdicts(report) == HONEST, found(report)
     (note,) = claim(report, 7).notes
     assert "delivered and discarded; 2 of 3 updates of the cohort are kept here" in note
-    assert "1 sealed attempts given up" in claim(report, 7).summary
+    assert "Sealed attempts given up: 1." in claim(report, 7).summary
 
 
 def test_commitments_that_the_seal_left_out_are_shown(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_commitments_that_the_seal_left_out_are_shown(tmp_path: Path) -> None:
     run.sealed().recorded().released()
     report = run.audit()
     assert verdicts(report) == HONEST, found(report)
-    assert "left out of the cohort as revoked" in claim(report, 7).notes[0]
+    assert "left out of the cohort as revoked although it had committed" in claim(report, 7).notes[0]
     assert "was revoked" in claim(report, 5).notes[0]
 
 
@@ -188,7 +188,9 @@ def test_silent_and_declining_sites_need_no_update(tmp_path: Path) -> None:
     run = Run(tmp_path / "run", sites=4).opened().commit(1, 2)
     run.world.decline(3).wait(COMMIT + 1)
     run.sealed().recorded().released()
-    assert verdicts(run.audit()) == HONEST
+    report = run.audit()
+    assert verdicts(report) == HONEST
+    assert [note.partition(" as ")[2].partition(" (")[0] for note in claim(report, 7).notes] == ["declined", "silent"]
 
 
 def test_rotated_lost_and_renewed_keys_are_no_finding(tmp_path: Path) -> None:

@@ -152,3 +152,19 @@ def test_a_bundle_of_another_run_under_this_runs_key(bundle: bytes, tmp_path: Pa
     body = (other.folder / KEY_FILE).read_bytes()
     report = judge(reindexed(bundle, KEY_FILE, body))
     assert report.failed == (body != bytes(parse_bundle(memoryview(bundle)).body(KEY_FILE) or b""))
+
+
+def test_bits_in_every_file_of_a_run_folder(tmp_path: Path) -> None:
+    run, random_ = whole_run(tmp_path / "run", rounds=1, sites=2), random.Random(_SEED)
+    files = [path for path in run.folder.rglob("*") if path.is_file() and path.name not in ("keystore", "ledger.sqlite")]
+    assert len(files) > 10
+    for path in files:
+        before = path.read_bytes()
+        for _ in range(3):
+            path.write_bytes(flipped(before, random_.randrange(len(before)), random_.randrange(8)))
+            report = run.audit(recompute=False)
+            assert report.failed, path
+            stem = path.name.partition(".")[0]
+            assert stem in where(report) or (path.name == KEY_FILE and "entry 0" in where(report)), (path, where(report))
+        path.write_bytes(before)
+    assert not run.audit().failed

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """FORMAT.md is true: its tables are the program's, and a verifier written from it alone accepts what the program writes."""
 
+import ast
 import dataclasses
 import inspect
 import re
@@ -18,7 +19,8 @@ from chaincode.transitions import REFUSALS, TRANSITIONS
 from tests.chaincode.audit_evidence import whole_run
 from tests.chaincode.second_verifier import Verifier
 
-TEXT = (Path(__file__).resolve().parents[2] / "chaincode" / "FORMAT.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "chaincode" / "FORMAT.md").read_text(encoding="utf-8")
 AUTHORS_OWN = {"member", "did", "at"}
 
 
@@ -102,11 +104,35 @@ def test_transitions() -> None:
 
 
 def test_codes() -> None:
-    assert {row[0]: row[1] for row in table("17. Codes")} == {code: meaning for code, (meaning, _) in CODES.items()}
+    assert {row[0]: row[1] for row in table("Codes of the contract and its hosts")} == {code: meaning for code, (meaning, _) in CODES.items()}
     rules = "".join(section(title) for title in ("4. The agreement", "6. Transitions", "7. The contract"))
     assert {code for code in CODES if not re.search(rf"\b{code}\b", rules)} == set(), "a code without its rule"
     spelled = set(re.findall(r"`([a-z]+(?:-[a-z]+)+)`", section("7. The contract")))
     assert spelled - set(CODES) == set(), "a code that is none"
+
+
+def literals_of_findings() -> set[str]:
+    """The codes that the audit's own files write: the first argument of ``fail``, ``Finding`` and ``EvidenceError``."""
+    found = set()
+    for path in (ROOT / "chaincode" / "audit").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Constant):
+                continue
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if called in {"fail", "Finding", "EvidenceError"}:
+                found.add(str(node.args[0].value))
+    return found
+
+
+def test_codes_of_the_audit() -> None:
+    stated = {code for row in table("Codes of an audit") for code in names(row[0])}
+    written = literals_of_findings()
+    assert len(written) > 25
+    others = {"more", "ledger-missing", "optimiser-state", "update-beyond-clip"}  # not the audit's, or of another family
+    exporting = {"export-missing", "export-differs", "bundle-changed"}
+    assert written - others - exporting - stated == set(), "a code without its line"
+    tables = {"federation-differs", "log-key-differs", "origin-differs", "file-not-regular"}  # written elsewhere than in a call
+    assert stated - written - tables == set(), "a line without its code"
 
 
 def test_every_kind_has_its_rule() -> None:

@@ -14,7 +14,7 @@ from chaincode.models import digest_file
 from coordinator.cluster import Cluster
 from coordinator.jobs import ClusterSettings
 from coordinator.ports import FinishOrder
-from identity.errors import Unavailable, UsageError
+from identity.errors import Error, Unavailable, UsageError
 from participant.ports import TrainFailure, TrainResult
 from tests.coordinator import cluster_rounds as rounds
 from tests.fakes.local_cluster import LocalCluster
@@ -162,11 +162,22 @@ def test_more_workers_than_the_cluster_has_cores_for(make: Make) -> None:
     assert caught.value.code == "worker-start"
 
 
-def test_no_cluster_at_the_address(tmp_path: Path) -> None:
-    with Cluster(rounds.settings(tmp_path, "breast-cancer", address="no-such-host:1")) as cluster, pytest.raises(Unavailable) as caught:
+@pytest.mark.parametrize(
+    ("address", "kind", "code"),
+    [
+        ("no-such-host.invalid:1", Unavailable, "ray-start"),
+        ("127.0.0.1:1", Unavailable, "ray-start"),
+        ("127.0.0.1:99999999", Unavailable, "ray-start"),
+        ("ray://127.0.0.1:10001", UsageError, "ray-address"),
+        ("somewhere", UsageError, "ray-address"),
+        ("", UsageError, "ray-address"),
+    ],
+)
+def test_no_cluster_at_the_address(address: str, kind: type[Error], code: str, tmp_path: Path) -> None:
+    with Cluster(rounds.settings(tmp_path, "breast-cancer", address=address)) as cluster, pytest.raises(kind) as caught:
         cluster.describe()
-    assert caught.value.code == "ray-start"
-    assert "no-such-host:1" in str(caught.value)
+    assert caught.value.code == code
+    assert address in str(caught.value)
 
 
 def test_a_lost_machine_is_made_up_for(nodes: Any, make: Make, tmp_path: Path) -> None:
