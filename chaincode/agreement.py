@@ -110,7 +110,7 @@ AGREEMENT = schema.obj(
         parameters=schema.mapping(schema.decimal, most=8),
     ),
     privacy=schema.obj(mode=schema.one_of("none"), budget=schema.integer(0, 2**53 - 1)),
-    secure_aggregation=schema.boolean,
+    secure_aggregation=schema.obj(mode=schema.one_of("none")),
     share_metrics=schema.boolean,
     attestations=schema.obj(
         next_open=schema.integer(0, schema.MAX_MEMBERS), release=schema.integer(0, schema.MAX_MEMBERS)
@@ -148,8 +148,8 @@ def check_terms(agreement: Mapping[str, Any], specs: Sequence[TensorSpec]) -> Te
     mean = [s for s in specs if s.rule == "mean"]
     if wrong := [why for why, bad in (*_model_faults(agreement, specs, mean), *_term_faults(agreement)) if bad]:
         raise Rejected("agreement-inconsistent", f"The agreement contradicts itself: {wrong[0]}.")
-    if agreement["secure_aggregation"]:
-        raise Rejected("not-supported", "The agreement asks for secure aggregation, which this version does not carry out.")
+    if any(s.rule == "local" for s in specs):
+        raise Rejected("not-supported", "The agreement keeps tensors local to the sites, which this version does not carry out.")
     parties, largest = len(agreement["parties"]), max(s.bound for s in mean)
     if not sum_fits(parties, agreement["max_weight"], largest):
         raise Rejected("sum-could-overflow", f"{parties} parties x weight {agreement['max_weight']} x {largest} exceeds 2^63-1.")

@@ -7,10 +7,8 @@ This process stays free of torch and of the task: it moves references to models 
 import importlib
 import logging
 import math
-import os
 import secrets
 import shutil
-import tempfile
 import threading
 import time
 from collections import deque
@@ -23,12 +21,12 @@ from typing import Any, Self
 import ray
 from ray._private.authentication.authentication_utils import is_token_auth_enabled
 from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # compiled
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayError
 from ray.job_config import JobConfig
 
 from coordinator.dispatch import DIED, LATE, Call, Dispatch, Reference
 from coordinator.jobs import ClusterSettings
-from coordinator.processes import PREFIX, end_orphans, record_processes
+from coordinator.processes import available_cores, end_orphans, make_folder, record_processes
 from identity.errors import Error, Unavailable, UsageError
 
 _PACKAGES = str(Path(__file__).resolve().parent.parent)  # where workers, too, find this code
@@ -172,16 +170,14 @@ def _value(reference: Reference) -> Any:
         return ray.get(reference, timeout=0)
     except GetTimeoutError:
         return Unavailable(LATE, "The worker did not answer in time.")
-    except RayTaskError as error:
-        if isinstance(error.cause, Error):
-            return error.cause
-        return Unavailable(DIED, f"The worker failed: {_first_line(error)}")
     except RayError as error:
-        return Unavailable(DIED, f"The worker died: {_first_line(error)}")
+        cause = getattr(error, "cause", None)  # what the worker's code raised
+        return cause if isinstance(cause, Error) else Unavailable(DIED, f"The worker died: {_line(error, 0)}")
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+def _line(error: BaseException, which: int) -> str:
+    """One line of what Ray says: the first of what it adds to a cause, or the last of a cause that it quotes."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[which][:300]
 
 
 def _silence() -> None:
@@ -282,14 +278,14 @@ class Cluster(Dispatch):
                 ray.init(address=settings.address, **common)
                 cores = int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
             else:
-                cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+                cores = available_cores()
             workers = min(settings.workers or cores, len(settings.sites))
             if settings.address is None:
                 self._start_ray(workers, common)
             _silence()
         except (RayError, OSError, OverflowError, ValueError, RuntimeError) as error:
             act = f"join {settings.address}" if settings.address else "start"
-            raise Unavailable("ray-start", f"Ray: cannot {act}: {_first_line(error.__cause__ or error)}", next="fedledger doctor") from error
+            raise Unavailable("ray-start", f"Ray: cannot {act}: {_line(error.__cause__ or error, -1)}", next="fedledger doctor") from error
         return _Workers(settings, workers, label)
 
     def _start_ray(self, workers: int, common: dict[str, Any]) -> None:
@@ -297,11 +293,8 @@ class Cluster(Dispatch):
         if not is_token_auth_enabled():
             message = "Ray runs code for whoever connects, and its token mode is off. Example: RAY_AUTH_MODE=token"
             raise UsageError("ray-open", message, next="unset RAY_AUTH_MODE")
-        # A socket's path has room for 107 bytes, of which Ray needs up to 80. Ray opens the folder that it is given to
-        # everybody, so that is one within ours.
-        parent = tempfile.gettempdir()
-        self._folder = tempfile.mkdtemp(prefix=PREFIX, dir=parent if len(parent) <= len("/var/tmp") else "/tmp")  # noqa: S108
+        self._folder = make_folder()
         record_processes(self._settings.processes, self._folder)
-        folder = f"{self._folder}/r"
+        folder = f"{self._folder}/r"  # Ray opens the folder that it is given to everybody: one within ours
         ray.init(address="local", num_cpus=workers, include_dashboard=self._settings.dashboard, _temp_dir=folder, **common)
         record_processes(self._settings.processes, self._folder)

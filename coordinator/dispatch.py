@@ -175,27 +175,28 @@ class Dispatch:
                 raise result
         raise result
 
-    def baselines(self, rounds: int) -> Baselines:
-        """What each site alone, and one model on the data of all, reach with the training of ``rounds`` rounds.
+    def baselines(self, rounds: int, *, seconds: float = math.inf) -> Baselines:
+        """What each site alone, and one model on the data of all, reach with the training of ``rounds`` rounds; each
+        of these in ``seconds`` at most.
 
         Raises:
-            UsageError: ``task-training``, ``task-evaluation``. Unavailable: ``worker-died``.
+            UsageError: ``task-training``, ``task-evaluation``. Unavailable: ``worker-died``, ``training-timeout``.
         """
         jobs = ("", *self._sites)  # the longest first
         calls = [Call(f"baseline {site or 'pooled'}", "train_alone", (site, rounds)) for site in jobs]
-        pooled, *alone = self._all(calls)
+        pooled, *alone = self._all(calls, seconds)
         return Baselines(dict(zip(self._sites, alone, strict=True)), pooled)
 
-    def _all(self, calls: Sequence[Call]) -> list[Any]:
+    def _all(self, calls: Sequence[Call], seconds: float = math.inf) -> list[Any]:
         """The first results of calls, in their order, each tried again when its worker dies.
 
         Raises:
-            Error: the first that a method raised. Unavailable: ``worker-died``.
+            Error: the first that a method raised. Unavailable: ``worker-died``, ``training-timeout``.
         """
         results: dict[int, Any] = {}
         failed: Error | None = None
         queue = deque(calls)
-        for call, result in self._pool().run(queue, _unlimited):
+        for call, result in self._pool().run(queue, lambda _: seconds):
             if not isinstance(result, Error):
                 results[id(call)] = result
             elif result.code == DIED and call.tries < self._tries and failed is None:

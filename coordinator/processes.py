@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A record of the processes that our own cluster started, so that those a kill orphaned are ended at the next start.
+"""What our own cluster leaves on a machine: its folder, and a record of its processes, so that those that a kill
+orphaned are ended at the next start.
 
 Reads /proc; where there is none (not Linux) nothing is recorded and nothing ended. A process is ours only if its id
 and its start time are the recorded ones, in the same boot of the same machine, or if it holds open a file in the
@@ -10,6 +11,7 @@ import os
 import select
 import shutil
 import signal
+import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +26,20 @@ PREFIX = "fedledger-ray-"
 END_SECONDS = 5.0
 PROC = Path("/proc")
 _BOOT = PROC / "sys" / "kernel" / "random" / "boot_id"
+
+
+def available_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def make_folder() -> str:
+    """A folder for a cluster's own files, which nobody else can enter.
+
+    The path is short: a socket's has room for 107 bytes, of which Ray needs up to 80.
+    """
+    usual = tempfile.gettempdir()
+    return tempfile.mkdtemp(prefix=PREFIX, dir=usual if len(usual) <= len("/var/tmp") else "/tmp")  # noqa: S108
 
 
 @dataclass(frozen=True, slots=True)

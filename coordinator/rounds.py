@@ -39,6 +39,9 @@ from identity.errors import EvidenceError, Rejected
 from participant.agent import RoundView, read_round
 
 NONE: Mapping[str, str] = {}
+STALE = frozenset({"at-precedes-head", "not-in-standing", "reason-unfounded", "seal-too-early"})
+"""Refusals that say that the ledger has moved on since it was read."""
+TRIES = 3
 
 
 def next_step(view: RoundView, gathered: Gathered, now: int, since: int) -> Step:
@@ -124,13 +127,20 @@ class Driver:
         Raises:
             Rejected: the contract refuses to go on (attempts exhausted, agreement expired, too few participants).
         """
-        since = self._clock.now()
+        since, again = self._clock.now(), 0
         while True:
             view = read_round(self._ledger, self._digest, self._agreement["parties"])
             step = next_step(view, self._gathered, self._clock.now(), since)
             if isinstance(step, Finished):
                 return view
-            self._carry_out(step, view)
+            try:
+                self._carry_out(step, view)
+                again = 0
+            except Rejected as refusal:
+                # A site acted between our reading and our writing: what the ledger says now decides.
+                again += 1
+                if refusal.code not in STALE or again > TRIES:
+                    raise
 
     def _carry_out(self, step: Step, view: RoundView) -> None:
         match step:

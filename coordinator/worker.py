@@ -34,6 +34,9 @@ from participant.train import Arrays, LocalTrainer, to_arrays, to_tensors
 Answer = TrainResult | TrainFailure
 Sums = NDArray[np.int64]
 
+OPEN_FILES = 256
+"""So many updates are open at a time: a process may not open as many files as there are sites."""
+
 SLICE_SECONDS = 0.25
 """After this long a worker answers with what it has: progress is seen, and a lost worker takes little with it."""
 
@@ -109,6 +112,15 @@ class Worker:
     def sum(self, deliveries: Sequence[Delivery]) -> tuple[dict[str, str], Sums | None]:
         """A verdict per member ("" or an EvidenceError's code), and the weighted sum of those that pass, if any do."""
         verdicts: dict[str, str] = {}
+        total: Sums | None = None
+        for first in range(0, len(deliveries), OPEN_FILES):
+            part = self._sum_some(deliveries[first : first + OPEN_FILES], verdicts)
+            if part is not None:
+                total = part if total is None else add([total, part])
+        return verdicts, total
+
+    def _sum_some(self, deliveries: Sequence[Delivery], verdicts: dict[str, str]) -> Sums | None:
+        """The sum of as many deliveries as may be open at a time; adds their verdicts."""
         updates: list[VerifiedUpdate] = []
         with ExitStack() as stack:
             for delivery in deliveries:
@@ -120,7 +132,7 @@ class Worker:
                     verdicts[delivery.commitment.member] = error.code
                 except OSError:
                     verdicts[delivery.commitment.member] = "update-missing"
-            return verdicts, self._sum_in_range(updates, verdicts) if updates else None
+            return self._sum_in_range(updates, verdicts) if updates else None
 
     def _delivered(self, delivery: Delivery) -> Path:
         """The delivered file, or the blob that it has become: a sum may be asked for again after it was kept."""

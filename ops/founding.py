@@ -151,7 +151,7 @@ def build_agreement(file: FederationFile, keys: Keys, task: TaskInfo, now: int) 
         "max_weight": min(terms.max_weight, MAX_SUM // (len(parties) * largest)),
         "aggregation": {"rule": "mean", "optimiser": terms.optimiser, "parameters": dict(terms.parameters)},
         "privacy": {"mode": "none", "budget": 0},
-        "secure_aggregation": False,
+        "secure_aggregation": {"mode": "none"},
         "share_metrics": terms.share_metrics,
         "attestations": {"next_open": terms.attest_next_open, "release": terms.attest_release},
         "not_before": now,

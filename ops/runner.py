@@ -16,13 +16,13 @@ from chaincode.blobs import BlobStore
 from chaincode.entries import Entry, open_entry
 from chaincode.ledgers.sqlite import SqliteLedger
 from chaincode.models import digest_file
-from chaincode.state import Federation, Party, Release, party_key, release_key
+from chaincode.state import Federation, Member, Party, Release, member_key, party_key, release_key
 from coordinator.cluster import Cluster
 from coordinator.jobs import Baselines, ClusterSettings, TaskInfo
 from coordinator.rounds import Driver
 from coordinator.steps import Clock, Event
 from identity.did import public_key_from_did
-from identity.errors import UsageError
+from identity.errors import Rejected, Unavailable, UsageError
 from ops.attesting import recompute_round
 from ops.federation_file import FederationFile, compare, load
 from ops.founding import Admission, Founder, Keys, build_agreement, make_keys, propose
@@ -217,16 +217,15 @@ class Run:
         parties = read_all(ledger, Party, {m: party_key(proposal.agreement, m) for m in agents})
         unsigned = [agents[m] for m, party in parties.items() if party is None or party.state == "proposed"]
         for outcome in ledger.submit([agent.sign() for agent in unsigned]):
-            if isinstance(outcome, Exception):
+            if isinstance(outcome, Rejected):
                 raise outcome
         self._tell("signed")
         self._narrator.say(f"  verified and signed by {len(agents)} sites")
         return agents
 
     def _coordinator_token(self, ledger: SqliteLedger, keys: Keys) -> str:
-        admissions = ledger.find("admit", limit=None)
-        digest = next(e.subjects["credential"] for x in admissions if (e := open_entry(x.envelope)).body["admits"] == keys.coordinator.did)
-        return (self._folder.credentials / f"{digest}.jwt").read_text()
+        member = demand(ledger, Member, member_key(keys.coordinator.did))
+        return (self._folder.credentials / f"{member.credential}.jwt").read_text()
 
     def _train(
         self, ledger: SqliteLedger, keys: Keys, federation: Federation, proposal: Entry, cluster: Cluster
@@ -234,7 +233,7 @@ class Run:
         agreement = proposal.body["terms"]
         agents = self._agents(ledger, keys, federation, proposal)
         sites = SimulatedSites(
-            self._with_faults(agents), ledger, cluster, watch=self._watch,
+            self._with_faults(agents), ledger, cluster, watch=self._watch, clock=utc,
             recompute=lambda _, round_: recompute_round(ledger, self._folder, proposal, round_),
         )  # fmt: skip
         coordinator = Author(federation.id, keys.coordinator.did, keys.coordinator)
@@ -249,9 +248,15 @@ class Run:
         baselines = self._baselines(cluster) if self._options.baselines else None
         return Finished(self._folder, federation.id, proposal.agreement, released, record.body["metrics"], baselines)
 
-    def _baselines(self, cluster: Cluster) -> Baselines:
+    def _baselines(self, cluster: Cluster) -> Baselines | None:
+        """What each site alone and all data pooled reach; None, and why, where training them fails."""
         self._narrator.doing("training the baselines: each site alone, and all data pooled")
-        return cluster.baselines(self._file.rounds)
+        seconds = self._file.agreement.commit_seconds * self._file.rounds
+        try:
+            return cluster.baselines(self._file.rounds, seconds=seconds)
+        except (UsageError, Unavailable) as why:
+            self._narrator.say(f"  no baselines: {why}", "yellow")
+            return None
 
     def _tell(self, kind: str) -> None:
         """Tell whoever watches that a step outside the rounds is done."""

@@ -112,4 +112,6 @@ def prepare_ray(token: str, *, address: str | None = None) -> None:
     if address is None:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = token
+    # Ray's processes inherit the environment, and nothing that leads to a key is theirs (R6).
+    os.environ.pop(variable("passphrase_file"), None)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody, unless the user wants it

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The faults of ``[simulate]``: wrappers around a site, for demonstrations and tests only.
 
-They are no part of the agreement, nothing else knows of them, and only ``ops.run`` puts them around a site of a
+They are no part of the agreement, nothing else knows of them, and only ``ops.runner`` puts them around a site of a
 simulation, whose banner announces them.
 """
 

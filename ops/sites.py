@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from chaincode.author import demand, read_all, submit
+from chaincode.author import Clock, demand, read_all, submit
 from chaincode.ledgers import Ledger
 from chaincode.state import Attestation, Result, attest_key, result_key
 from coordinator.steps import Event
@@ -35,17 +35,21 @@ class SimulatedSites:
 
     def __init__(
         self, agents: Mapping[str, SiteAgent], ledger: Ledger, trainer: Trainer, *,
-        recompute: Callable[[str, int], tuple[str, str]], watch: Callable[[Event], None],
+        recompute: Callable[[str, int], tuple[str, str]], watch: Callable[[Event], None], clock: Clock,
     ) -> None:  # fmt: skip
-        self._agents, self._ledger, self._trainer = agents, ledger, trainer
+        self._agents, self._ledger, self._trainer, self._clock = agents, ledger, trainer, clock
         self._recompute, self._watch = recompute, watch
 
     def train(self, agreement: str, until: int) -> None:
-        """Order training from every agent with an open seat, and submit each worker's commitments as they come."""
+        """Order training from every agent with an open seat, and submit each worker's commitments as they come. What
+        is not trained when the commitments close is a failure of its site."""
         view = read_round(self._ledger, agreement, list(self._agents))
         orders: list[TrainOrder] = []
         refused: list[Answer] = []
-        for agent in self._agents.values():
+        for member, agent in self._agents.items():
+            seat = view.seats[member]
+            if seat is None or seat.state != "open":
+                continue
             try:
                 order = agent.order(view)
             except (Rejected, CredentialError) as why:
@@ -55,7 +59,7 @@ class SimulatedSites:
             if order is not None:
                 orders.append(order)
         self._submit(view, refused)
-        for results in self._trainer.train(orders):
+        for results in self._trainer.train(orders, seconds=max(0, until - self._clock())):
             self._submit(view, [self._answer(view, result) for result in results])
 
     def deliver(self, agreement: str, members: Sequence[str]) -> Mapping[str, str]:
@@ -65,7 +69,7 @@ class SimulatedSites:
         return {m: str(path) for m, path in paths.items() if path is not None}
 
     def attest(self, agreement: str, round_: int, needed: int) -> Sequence[str]:
-        """Attestations that are there, and as many more as are needed; each site recomputes for itself."""
+        """Attestations that are there, and as many more as are needed; each site recomputes once more."""
         keys = {m: attest_key(agreement, round_, m) for m in self._agents}
         verdicts = read_all(self._ledger, Attestation, keys)
         agreeing = [m for m, verdict in verdicts.items() if verdict is not None and verdict.verdict == "agrees"]

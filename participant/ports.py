@@ -51,10 +51,12 @@ class TrainFailure:
 class Trainer(Protocol):
     """Runs local training in other processes than the one that signs."""
 
-    def train(self, orders: Sequence[TrainOrder]) -> Iterator[Sequence[TrainResult | TrainFailure]]:
+    def train(
+        self, orders: Sequence[TrainOrder], *, seconds: float | None = None
+    ) -> Iterator[Sequence[TrainResult | TrainFailure]]:
         """Carry out orders of one round (one base model); yields each worker's answers as it finishes.
 
-        Every order is answered exactly once. A worker that dies is a ``TrainFailure`` after a bounded number
+        Every order is answered exactly once, in ``seconds`` at most where that is given. A worker that dies is a ``TrainFailure`` after a bounded number
         of tries, never an exception and never silence.
         """
         ...

@@ -10,14 +10,14 @@ from chaincode.audit.log_claims import Head, check_outside, check_whole, check_w
 from chaincode.audit.member_claims import check_credentials, check_signatures
 from chaincode.audit.release_claim import check_release
 from chaincode.audit.replay import Replay, replay
-from chaincode.audit.report import ABSENT, FAIL, PASS, TITLES, Claim, Draft, Finding, Report, unreadable
+from chaincode.audit.report import ABSENT, FAIL, INCOMPLETE, PASS, TITLES, Claim, Draft, Finding, Report, unreadable
 from chaincode.audit.result_claims import Engine
 from chaincode.audit.round_claims import check_rounds
 from chaincode.audit.source import Observer, Progress, Source
 from chaincode.trust import FederationKey
 
 __all__ = [
-    "ABSENT", "FAIL", "PASS", "Claim", "Finding", "Observer", "Progress", "Report", "Source", "audit", "unreadable",
+    "ABSENT", "FAIL", "INCOMPLETE", "PASS", "Claim", "Finding", "Observer", "Progress", "Report", "Source", "audit", "unreadable",
 ]  # fmt: skip
 
 

@@ -55,7 +55,7 @@ def _carried_key(draft: Draft, source: Source, given: FederationKey | None) -> F
     try:
         with source.open(KEY_FILE) as data:
             if data is None and given is None:
-                draft.lack(KEY_FILE)
+                draft.lose(KEY_FILE)
             elif data is not None:
                 carried = parse_key(bytes(data[: LIMIT + 1]))
     except EvidenceError as error:

@@ -36,7 +36,7 @@ def _check_admission(draft: Draft, source: Source, federation: str, admission: A
     try:
         with source.open(name) as data:
             if data is None:
-                draft.lack(f"{name}, the credential of {admission.organisation} ({admission.ref})")
+                draft.lose(f"{name}, the credential of {admission.organisation} ({admission.ref})")
                 return False
             token = bytes(data[: TOKEN_LIMIT + 1])
         if sha256(token).hexdigest() != admission.credential:

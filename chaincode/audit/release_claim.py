@@ -54,7 +54,7 @@ def _check_model(draft: Draft, source: Source, facts: Facts) -> Released:
     try:
         with source.open(name) as data:
             if data is None:
-                draft.lack(name)
+                draft.lose(name)
                 return last
             digest = model_digest(read_safetensors(data))
     except EvidenceError as error:
@@ -72,7 +72,7 @@ def _check_card(draft: Draft, source: Source, released: Released) -> None:
     try:
         with source.open(name) as data:
             if data is None:
-                draft.lack(name)
+                draft.lose(name)
             elif (digest := sha256(data).hexdigest()) != released.card:
                 draft.fail("release-card", name, f"The card's SHA-256 is {digest}; {released.ref} says {released.card}.")
     except EvidenceError as error:
@@ -85,7 +85,7 @@ def _check_proof(draft: Draft, source: Source, replayed: Replay, head: Head, rel
     try:
         with source.open(name) as data:
             if data is None:
-                draft.lack(name)
+                draft.lose(name)
                 return
             proof = bytes(data[: MAX_PROOF_BYTES + 1])
         if head.log is None:

@@ -10,6 +10,7 @@ Verdict = Literal["PASS", "FAIL", "NOT IN THIS EVIDENCE"]
 PASS: Final = "PASS"  # noqa: S105 (a verdict, not a password)
 FAIL: Final = "FAIL"
 ABSENT: Final = "NOT IN THIS EVIDENCE"
+INCOMPLETE: Final = "INCOMPLETE"
 
 TITLES: Final = {
     1: "The evidence is whole: the log's entries are those of its signed head",
@@ -52,6 +53,8 @@ class Claim:
     findings: tuple[Finding, ...]
     missing: tuple[str, ...]
     notes: tuple[str, ...]
+    lost: bool = False
+    """Whether something is missing that the ledger names: it was there once."""
 
     def rests_on(self) -> str:
         """The entries in words: ``entries 3-12, 15``."""
@@ -100,6 +103,11 @@ class Report:
         """Whether any claim failed."""
         return any(claim.verdict == FAIL for claim in self.claims)
 
+    @property
+    def result(self) -> str:
+        """FAIL where a claim fails, INCOMPLETE where evidence that the ledger names is gone, else PASS."""
+        return FAIL if self.failed else INCOMPLETE if any(claim.lost for claim in self.claims) else PASS
+
 
 @dataclass(slots=True)
 class Draft:
@@ -112,6 +120,7 @@ class Draft:
     _findings: list[Finding] = field(default_factory=list)
     _missing: list[str] = field(default_factory=list)
     _notes: list[str] = field(default_factory=list)
+    _lost: bool = False
     _unlisted: list[int] = field(default_factory=lambda: [0, 0, 0])
 
     @property
@@ -128,8 +137,13 @@ class Draft:
         self._keep(0, self._findings, finding)
 
     def lack(self, what: str) -> None:
-        """Something that the claim needs is not in this evidence."""
+        """Something that the claim needs is not in this evidence, and need not be."""
         self._keep(1, self._missing, what)
+
+    def lose(self, what: str) -> None:
+        """Something that the ledger names is not in this evidence: deleted, or not exported."""
+        self._lost = True
+        self.lack(what)
 
     def note(self, text: str) -> None:
         """Something that the reader should know and that decides nothing."""
@@ -161,6 +175,7 @@ class Draft:
             tuple(self._findings),
             (*self._missing, *([f"and {missing} more"] if missing else [])),
             (*self._notes, *([f"and {notes} more"] if notes else [])),
+            self._lost,
         )  # fmt: skip
 
 

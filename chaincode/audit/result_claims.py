@@ -96,12 +96,12 @@ class Results:
     def _recompute(self, engine: Engine, base: Model | None, model: Model | None, stack: ExitStack) -> None:
         attempt = self.attempt
         if self.incomplete or self.total is None:
-            self.draft.lack(f"every included update of {attempt}: its result is not recomputed")
+            self.draft.lose(f"every included update of {attempt}: its result is not recomputed")
             return
         if base is None and self.last is not None and self.last.model_digest == attempt.base:
             base = self.last.model
         if base is None:
-            self.draft.lack(f"{artefacts.model(attempt.base)}, the base model of {attempt}")
+            self.draft.lose(f"{artefacts.model(attempt.base)}, the base model of {attempt}")
             return
         ready, state = self._state(engine, stack)
         if ready:
@@ -161,7 +161,7 @@ class Results:
             return True, engine.load_state(self.terms, data)
         if self.last is not None and self.last.optimiser == digest:
             return True, self.last.state
-        self.draft.lack(f"{artefacts.blob(digest)}, the optimiser's state that {self.attempt} starts from")
+        self.draft.lose(f"{artefacts.blob(digest)}, the optimiser's state that {self.attempt} starts from")
         return False, None
 
     def _compare(self, found: Outcome, model: Model | None) -> None:

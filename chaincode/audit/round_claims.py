@@ -146,7 +146,7 @@ class Rounds:
         self.included += 1
         self.draft.rest(commit.index)
         if found is None:
-            self.draft.lack(f"{_blob(commit)}, the update of {member} in {attempt}, deleted or not exported (entry {commit.index})")
+            self.draft.lose(f"{_blob(commit)}, the update of {member} in {attempt}, deleted or not exported (entry {commit.index})")
         elif isinstance(found, EvidenceError):
             self.draft.fail(found.code, _blob(commit), f"{found.message} (committed by entry {commit.index}, included by {attempt.recorded})")
         else:
@@ -166,7 +166,7 @@ class Rounds:
         elif isinstance(found, EvidenceError):
             self.draft.note(f"{_blob(commit)} bears the omission out: {found.message} [{found.code}]")
         elif reason == "invalid-update":
-            self.draft.lack(f"{_blob(commit)}, which would show whether the omission of {member} from {attempt} is founded")
+            self.draft.lose(f"{_blob(commit)}, which would show whether the omission of {member} from {attempt} is founded")
 
     def _judge_other(self, attempt: Attempt, member: str, found: VerifiedUpdate | EvidenceError | None) -> None:
         """A commitment that no record judges: its bytes, if they were kept, must still be the committed ones."""

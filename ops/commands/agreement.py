@@ -101,7 +101,7 @@ def _facts(digest: str, proposal: Entry, head: Head | None, names: Names) -> lis
         ("attestations", f"{wanted['next_open']} before the next round, {wanted['release']} before a release"),
         ("local metrics", "recorded" if terms["share_metrics"] else "not shared"),
         ("privacy", f"{terms['privacy']['mode']}, budget {terms['privacy']['budget']}"),
-        ("secure aggregation", "on" if terms["secure_aggregation"] else "off: the coordinator sees single updates"),
+        ("secure aggregation", "none: the coordinator sees single updates" if terms["secure_aggregation"]["mode"] == "none" else terms["secure_aggregation"]["mode"]),
     ]  # fmt: skip
 
 

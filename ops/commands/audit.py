@@ -12,7 +12,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from chaincode import artefacts, trust
-from chaincode.audit import ABSENT, FAIL, PASS, Claim, Report, audit, unreadable
+from chaincode.audit import ABSENT, FAIL, INCOMPLETE, PASS, Claim, Report, audit, unreadable
 from chaincode.audit.bundle_source import bundle_source
 from chaincode.audit.export import export as write_export
 from chaincode.audit.folder_source import LEDGER, folder_source
@@ -30,7 +30,7 @@ from ops.source import opened, which
 app = typer.Typer(add_completion=False)
 
 _INDENT = " " * 4
-_STYLES = {PASS: "green", FAIL: "bold red", ABSENT: "yellow"}
+_STYLES = {PASS: "green", FAIL: "bold red", ABSENT: "yellow", INCOMPLETE: "bold yellow"}
 
 HeadOption = Annotated[
     Path | None, typer.Option("--head", metavar="CHECKPOINT", help="A head that was held outside: a checkpoint, a proof or an older bundle.")
@@ -127,8 +127,8 @@ def verify_bundle(path: Path, **options: Any) -> Report:
 
 
 def exit_code(report: Report) -> int:
-    """1 where a claim fails, else 0."""
-    return 1 if report.failed else 0
+    """1 where a claim fails or evidence is gone that the ledger names, else 0."""
+    return 0 if report.result == PASS else 1
 
 
 def report_json(report: Report) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def report_json(report: Report) -> dict[str, Any]:
         for claim in report.claims
     ]  # fmt: skip
     return {
-        "result": FAIL if report.failed else PASS, "federation": report.federation, "origin": report.origin,
+        "result": report.result, "federation": report.federation, "origin": report.origin,
         "size": report.size, "root": report.root, "key": report.key, "claims": claims,
         "attestations": list(report.attestations),
     }  # fmt: skip
@@ -161,10 +161,14 @@ def show(report: Report) -> None:
     failing = [str(claim.number) for claim in report.claims if claim.verdict == FAIL]
     absent = [str(claim.number) for claim in report.claims if claim.verdict == ABSENT]
     without = f" Not in this evidence: {', '.join(absent)}." if absent else ""
-    if failing:
-        output.line(f"FAIL: claims that do not hold: {', '.join(failing)}.{without}", _STYLES[FAIL])
-    else:
-        output.line(f"PASS: no claim fails.{without}", _STYLES[PASS])
+    without += "" if failing or report.key == "given" else " Integrity only: the key came with the evidence (--key)."
+    lost = ", ".join(str(claim.number) for claim in report.claims if claim.lost)
+    what = {
+        FAIL: f"claims that do not hold: {', '.join(failing)}.",
+        INCOMPLETE: f"no claim fails, but evidence that the ledger names is gone, for claims {lost}.",
+        PASS: "no claim fails.",
+    }[report.result]
+    output.line(f"{report.result}: {what}{without}", _STYLES[report.result])
 
 
 def _show_claim(claim: Claim) -> None:

@@ -41,12 +41,13 @@ def run(
     narrator = Narrator(federation.rounds)
     _banner(narrator, federation, place)
     address = settings.text("ray_address", ray_address)
+    passphrase = _passphrase(settings.text("passphrase_file", passphrase_file))
     settings.prepare_ray(secrets.token_hex(32), address=address)
     # Ray reads its settings when it is imported, so its importer comes after them.
     runner = import_module("ops.runner")
     options = runner.Options(
         workers=settings.count("workers", workers), ray_address=address,
-        dashboard=settings.switch("dashboard", dashboard), passphrase=_passphrase(settings.text("passphrase_file", passphrase_file)),
+        dashboard=settings.switch("dashboard", dashboard), passphrase=passphrase,
     )  # fmt: skip
     try:
         with narrator:

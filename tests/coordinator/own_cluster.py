@@ -27,12 +27,16 @@ STRANGER = """
 import os, sys
 os.environ["RAY_AUTH_MODE"] = "token" if sys.argv[2] else "disabled"
 os.environ["RAY_AUTH_TOKEN"] = sys.argv[2]
+os.environ["RAY_NUM_REDIS_GET_RETRIES"] = "1"
 import ray
 try:
     ray.init(address=sys.argv[1], log_to_driver=False, logging_level=50)
     print("joined")
 except ConnectionError as error:
-    print("refused" if isinstance(error.__cause__, ray.exceptions.AuthenticationError) else error)
+    chain = [error]
+    while chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(chain[-1].__cause__ or chain[-1].__context__)
+    print("refused" if "AuthenticationError" in str(chain) else repr(chain))
 os._exit(0)
 """
 # Each training leaves a note of what its process holds and knows.

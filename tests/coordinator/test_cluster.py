@@ -46,10 +46,10 @@ def first_round(cluster: Cluster, settings: ClusterSettings, **options: Any) -> 
     return terms, asked, rounds.train(cluster, asked, **options)
 
 
-@pytest.mark.parametrize("task", ["breast-cancer", "digits"])
-def test_any_number_of_workers_gives_the_same_bits(task: str, make: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("task", "numbers"), [("breast-cancer", (1, 2, 3)), ("digits", (1, 3))])
+def test_any_number_of_workers_gives_the_same_bits(task: str, numbers: tuple[int, ...], make: Make, tmp_path: Path) -> None:
     outcomes, baselines = [], []
-    for workers in (1, 2, 3):
+    for workers in numbers:
         cluster, settings = make(task=task, workers=workers)
         outcomes.append(rounds.run_rounds(cluster, settings, 2, "avgm"))
         baselines.append(cluster.baselines(1))
@@ -112,7 +112,7 @@ def test_failures_of_a_task_name_their_cause(make: Make) -> None:
 def test_a_task_that_hangs_is_bounded_and_alone(make: Make) -> None:
     cluster, settings = make("while site == 1:\n    time.sleep(60)", workers=2)
     cluster.ready()
-    terms, asked, answers = first_round(cluster, settings, seconds=24.0)
+    terms, asked, answers = first_round(cluster, settings, seconds=20.0)
     assert {s: a.code for s, a in answers.items() if isinstance(a, TrainFailure)} == {"site-02": "training-timeout"}
     assert rounds.finish_round(cluster, terms, [o for o in asked if o.site != "site-02"], answers).model
 
@@ -156,7 +156,7 @@ def test_a_task_that_changes_during_the_run_is_not_loaded_again(make: Make, tmp_
 
 
 def test_more_workers_than_the_cluster_has_cores_for(make: Make) -> None:
-    cluster, _ = make(task="breast-cancer", sites=10, workers=10, start_seconds=8.0)
+    cluster, _ = make(task="breast-cancer", sites=10, workers=10, start_seconds=4.0)
     with pytest.raises(Unavailable) as caught:
         cluster.ready()
     assert caught.value.code == "worker-start"

@@ -85,6 +85,12 @@ def test_two_parts_give_the_same_as_one(first: Round) -> None:
     assert first.worker.finish(order, first.arrays, *parts)[0] == whole
 
 
+def test_more_updates_than_may_be_open_give_the_same(first: Round, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = first.finish()
+    monkeypatch.setattr("coordinator.worker.OPEN_FILES", 2)
+    assert first.finish() == whole
+
+
 def test_the_optimisers_state_is_kept_checked_and_used(tmp_path: Path) -> None:
     first = Round(tmp_path, "avgm")
     outcome = first.finish()

@@ -112,7 +112,10 @@ class Federated:
 
     def sites(self, recompute: Callable[[str, int], tuple[str, str]] | None = None) -> SimulatedSites:
         agents: Mapping[str, SiteAgent] = {self.member(site): agent for site, agent in self.agents.items()}
-        return SimulatedSites(agents, self.ledger, self.cluster, recompute=recompute or self._recorded, watch=self.events.append)
+        return SimulatedSites(
+            agents, self.ledger, self.cluster, recompute=recompute or self._recorded,
+            watch=self.events.append, clock=self.now,
+        )  # fmt: skip
 
     def _recorded(self, agreement: str, round_: int) -> tuple[str, str]:
         """What an honest recomputation gives, without the work."""

@@ -33,7 +33,7 @@ def test_verify_shows_each_claim_with_its_verdict_and_what_it_rests_on(run: Run,
     assert "    2 of 2 recorded rounds recomputed to the same bits. Rests on entries 15, 21." in lines
     assert "10  NOT IN THIS EVIDENCE  Witnesses have cosigned the log's head" in lines
     assert "No witness outside this machine has cosigned." in shown
-    assert lines[-1] == "PASS: no claim fails. Not in this evidence: 2, 10."
+    assert lines[-1] == "PASS: no claim fails. Not in this evidence: 2, 10. Integrity only: the key came with the evidence (--key)."
 
 
 def test_verify_fails_naming_what_differs(run: Run, copy: Path, terminal: Terminal) -> None:
@@ -46,6 +46,15 @@ def test_verify_fails_naming_what_differs(run: Run, copy: Path, terminal: Termin
     assert f"    differs: blob {name}: The update of" in shown
     assert "[update-digest]" in shown
     assert shown.splitlines()[-1] == "FAIL: claims that do not hold: 7. Not in this evidence: 2, 8, 10."
+
+
+@pytest.mark.parametrize(("gone", "claim"), [("blobs", 7), ("models", 8), ("credentials", 5), ("release", 9)])
+def test_evidence_that_is_gone_is_never_a_pass(gone: str, claim: int, copy: Path, terminal: Terminal) -> None:
+    shutil.rmtree(copy / gone)
+    value = terminal.json("audit", "verify", copy, code=1)
+    assert value["result"] == "INCOMPLETE"
+    assert value["claims"][claim - 1]["verdict"] == "NOT IN THIS EVIDENCE"
+    assert "INCOMPLETE: no claim fails, but evidence that the ledger names is gone" in terminal("audit", "verify", copy, code=1)
 
 
 def test_json_has_everything(run: Run, tmp_path: Path, terminal: Terminal) -> None:
@@ -153,7 +162,7 @@ def test_a_ledger_that_is_none_is_a_finding(copy: Path, terminal: Terminal) -> N
 def test_markup_in_the_evidence_is_shown_and_not_obeyed(tmp_path: Path, terminal: Terminal) -> None:
     run = Run(tmp_path / "run").founded()
     run.world.wait(1).admit(1, organisation="[red]hospital[/red]", credential="0" * 64)
-    assert "the credential of [red]hospital[/red] (entry 6" in terminal("audit", "verify", run.write().folder)
+    assert "the credential of [red]hospital[/red] (entry 6" in terminal("audit", "verify", run.write().folder, code=1)
 
 
 def test_a_fault_of_a_running_writer_is_not_blamed_on_the_evidence(copy: Path, terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ def agreement(coordinator: str, parties: Sequence[str], now: int, **changes: Any
             "max_weight": 1000,
             "aggregation": {"rule": "mean", "optimiser": "avg", "parameters": {"learning_rate": "1"}},
             "privacy": {"mode": "none", "budget": 0},
-            "secure_aggregation": False,
+            "secure_aggregation": {"mode": "none"},
             "share_metrics": False,
             "attestations": {"next_open": 0, "release": 0},
             "not_before": now - 60,

@@ -133,7 +133,7 @@ INT64 = {"encoding": "int64", "tensors": [tensor("a", [2], fraction_bits=52)]}
 
 AGREEMENTS = (
     *(Row("agreement-inconsistent", what, lambda: W().founded(), proposed_with(terms)) for what, terms in BAD_TERMS.items()),
-    Row("not-supported", "secure aggregation", lambda: W().founded(), lambda w: w.propose(terms={"secure_aggregation": True})),
+    Row("not-supported", "tensors local to the sites", lambda: W().founded(), lambda w: w.propose(terms={"model": {"tensors": [tensor("a", [2]), tensor("b", [2], rule="local")]}})),
     Row("sum-could-overflow", "3 x 1000 x 2^52 exceeds 2^63", lambda: W().founded(), lambda w: w.propose(terms={"model": INT64})),
     Row("sum-could-overflow", "the largest weights at the largest int32", lambda: W(max_weight=2**40).founded(), lambda w: w.propose(terms={"model": {"tensors": [tensor("a", [2], fraction_bits=30)]}})),
     Row("subject-mismatch", "the subject is another agreement", lambda: W().founded(), lambda w: w.propose(agreement=digest("other"))),

@@ -69,7 +69,7 @@ class Stream:
             "phases": {"commit_seconds": 3600, "deliver_seconds": 3600, "record_seconds": 3600},
             "max_weight": 1000, "aggregation": {"rule": "mean", "optimiser": "avg",
                                                 "parameters": {"learning_rate": "1"}},
-            "privacy": {"mode": "none", "budget": 0}, "secure_aggregation": False, "share_metrics": False,
+            "privacy": {"mode": "none", "budget": 0}, "secure_aggregation": {"mode": "none"}, "share_metrics": False,
             "attestations": {"next_open": 0, "release": 0}, "not_before": self.at - 1000,
             "not_after": self.at + 10_000_000, "retention_days": 1, "model_users": ["anyone"],
         }  # fmt: skip
