@@ -11,10 +11,20 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from chaincode.agreement import TensorSpec
+from identity.errors import UsageError
+
 Data = tuple[Tensor, Tensor]
 """(features, labels): one row each per example, in the same order."""
 
+PARAMETER_SCALE = (4, 24)
+"""clip_exponent and fraction_bits of a parameter: updates within 16, in steps of 6e-8."""
+BUFFER_SCALE = (10, 20)
+"""The same for running statistics, whose scale is the data's: within 1024, in steps of 1e-6."""
+
 EVALUATION_ROWS = 1024  # at a time: bounds the memory, and is part of the result's bits
+_RULES = ("mean", "keep")
+_INTEGERS = {"clip_exponent": (-30, 30), "fraction_bits": (0, 60)}
 
 
 class Task:
@@ -108,3 +118,49 @@ class Task:
             source = Path(inspect.getfile(cls)).read_bytes()
         canonical = source.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         return hashlib.sha256(canonical).hexdigest()
+
+
+def tensor_specs(model: nn.Module, rules: Mapping[str, Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
+    """The agreement's tensors for a model, in the order of its ``state_dict``.
+
+    Raises:
+        UsageError: ``task-model`` for a type that an agreement has no place for, ``task-rules`` for an override
+            that names no tensor or states something impossible.
+    """
+    tensors, parameters = model.state_dict(), dict(model.named_parameters(remove_duplicate=False))
+    if unknown := sorted(rules.keys() - tensors.keys()):
+        raise UsageError("task-rules", f"tensor_rules() names {unknown[0]}, but the model has {', '.join(tensors)}.")
+    specs = []
+    for name, tensor in tensors.items():
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        if dtype not in ("float32", "int64"):
+            message = f"The model's tensor {name} is {dtype}. Allowed: float32 and, for buffers, int64."
+            raise UsageError("task-model", f"{message} Example: model.float()")
+        clip, fraction = PARAMETER_SCALE if name in parameters else BUFFER_SCALE
+        if dtype != "float32":
+            clip, fraction = 0, 0
+        stated = {"rule": "mean" if dtype == "float32" else "keep", "clip_exponent": clip, "fraction_bits": fraction}
+        own = _checked_rule(name, dtype, rules.get(name, {}))
+        specs.append(TensorSpec(name=name, shape=tuple(tensor.shape), dtype=dtype, **{**stated, **own}))
+    return tuple(specs)
+
+
+def _checked_rule(name: str, dtype: str, rule: Mapping[str, Any]) -> Mapping[str, Any]:
+    wrong = [
+        why
+        for why, bad in (
+            ("has a field other than rule, clip_exponent and fraction_bits", rule.keys() - {"rule", *_INTEGERS}),
+            (f"rule must be one of {', '.join(_RULES)}", rule.get("rule", "keep") not in _RULES),
+            ("only a float32 tensor can have the rule mean", rule.get("rule") == "mean" and dtype != "float32"),
+            *(
+                (f"{field} must be an integer from {low} to {high}", not (type(v) is int and low <= v <= high))
+                for field, (low, high) in _INTEGERS.items()
+                for v in [rule.get(field, 0)]
+            ),
+        )
+        if bad
+    ]
+    if wrong:
+        example = '{"head.weight": {"clip_exponent": 6, "fraction_bits": 22}}'
+        raise UsageError("task-rules", f"tensor_rules() for {name}: {wrong[0]}. Example: {example}")
+    return rule

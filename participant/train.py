@@ -10,7 +10,7 @@ import random
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -18,25 +18,18 @@ from numpy.typing import NDArray
 from torch import nn
 
 from chaincode import schema
-from chaincode.agreement import TensorSpec
 from chaincode.models import Tensor, model_digest
 from chaincode.update import encode_to, vector_length
 from identity import canonical
 from identity.errors import Error, UsageError
 from participant.ports import TrainFailure, TrainOrder, TrainResult
-from participant.task import Data, Task
+from participant.task import Data, Task, tensor_specs
 
 Arrays = Mapping[str, NDArray[Any]]
 """A model's tensors by name, C-contiguous; between processes they are read in place."""
 
-PARAMETER_SCALE = (4, 24)
-"""clip_exponent and fraction_bits of a parameter: updates within 16, in steps of 6e-8."""
-BUFFER_SCALE = (10, 20)
-"""The same for running statistics, whose scale is the data's: within 1024, in steps of 1e-6."""
-
+IN_MEMORY = 1 << 20  # bytes of a delta whose blob is made in memory
 MESSAGE_LIMIT = 500
-_RULES = ("mean", "keep")
-_INTEGERS = {"clip_exponent": (-30, 30), "fraction_bits": (0, 60)}
 
 
 def prepare_process() -> None:
@@ -73,52 +66,6 @@ def decimals(metrics: Mapping[str, float]) -> dict[str, str]:
             mantissa, _, exponent = repr(number).partition("e")
             written[name] = f"{mantissa}e{int(exponent)}" if exponent else mantissa
     return written
-
-
-def tensor_specs(model: nn.Module, rules: Mapping[str, Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
-    """The agreement's tensors for a model, in the order of its ``state_dict``.
-
-    Raises:
-        UsageError: ``task-model`` for a type that an agreement has no place for, ``task-rules`` for an override
-            that names no tensor or states something impossible.
-    """
-    tensors, parameters = model.state_dict(), dict(model.named_parameters(remove_duplicate=False))
-    if unknown := sorted(rules.keys() - tensors.keys()):
-        raise UsageError("task-rules", f"tensor_rules() names {unknown[0]}, but the model has {', '.join(tensors)}.")
-    specs = []
-    for name, tensor in tensors.items():
-        dtype = str(tensor.dtype).removeprefix("torch.")
-        if dtype not in ("float32", "int64"):
-            message = f"The model's tensor {name} is {dtype}. Allowed: float32 and, for buffers, int64."
-            raise UsageError("task-model", f"{message} Example: model.float()")
-        clip, fraction = PARAMETER_SCALE if name in parameters else BUFFER_SCALE
-        if dtype != "float32":
-            clip, fraction = 0, 0
-        stated = {"rule": "mean" if dtype == "float32" else "keep", "clip_exponent": clip, "fraction_bits": fraction}
-        own = _checked_rule(name, dtype, rules.get(name, {}))
-        specs.append(TensorSpec(name=name, shape=tuple(tensor.shape), dtype=dtype, **{**stated, **own}))
-    return tuple(specs)
-
-
-def _checked_rule(name: str, dtype: str, rule: Mapping[str, Any]) -> Mapping[str, Any]:
-    wrong = [
-        why
-        for why, bad in (
-            ("has a field other than rule, clip_exponent and fraction_bits", rule.keys() - {"rule", *_INTEGERS}),
-            (f"rule must be one of {', '.join(_RULES)}", rule.get("rule", "keep") not in _RULES),
-            ("only a float32 tensor can have the rule mean", rule.get("rule") == "mean" and dtype != "float32"),
-            *(
-                (f"{field} must be an integer from {low} to {high}", not (type(v) is int and low <= v <= high))
-                for field, (low, high) in _INTEGERS.items()
-                for v in [rule.get(field, 0)]
-            ),
-        )
-        if bad
-    ]
-    if wrong:
-        example = '{"head.weight": {"clip_exponent": 6, "fraction_bits": 22}}'
-        raise UsageError("task-rules", f"tensor_rules() for {name}: {wrong[0]}. Example: {example}")
-    return rule
 
 
 def to_tensors(arrays: Arrays) -> dict[str, Tensor]:
@@ -281,14 +228,25 @@ class LocalTrainer:
                 position += spec.elements
 
     def _write(self, order: TrainOrder) -> tuple[str, int]:
-        """Encode the delta into the outbox; the file gets its digest for a name when it is whole."""
+        """Encode the delta into the outbox, under its digest. Only what is whole is answered with, and committed to."""
         outbox = Path(order.outbox)
         outbox.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._delta.nbytes <= IN_MEMORY:  # the name is known before the file: one without renaming
+            blob = bytearray()
+            digest, size = encode_to(order.header, self._delta, None, self.specs, blob.extend)
+            with _create(outbox / digest) as file:
+                file.write(blob)
+            return digest, size
         unnamed = outbox / f"update-{os.getpid()}"
-        with open(os.open(unnamed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
+        with _create(unnamed) as file:
             digest, size = encode_to(order.header, self._delta, None, self.specs, file.write)
         os.replace(unnamed, outbox / digest)
         return digest, size
+
+
+def _create(path: Path) -> BinaryIO:
+    """A new file that only its owner can read."""
+    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb")
 
 
 def _failure(order: TrainOrder, code: str, message: str) -> TrainFailure:

@@ -115,6 +115,17 @@ def test_a_withdrawn_site_is_absent_from_the_next_round(make: Make) -> None:
     assert federated.entries("open")[1].body["absent"] == [{"member": federated.member("site-03"), "reason": "withdrawn"}]
 
 
+def test_a_site_that_acts_between_reading_and_writing_is_read_again(make: Make) -> None:
+    federated = make()
+
+    def watch(event: Event) -> None:
+        if event.kind == "before-seal" and event.round == 2 and len(federated.entries("withdraw")) == 0:
+            federated.accept(federated.agents["site-03"].withdraw())  # type: ignore[attr-defined]
+
+    federated.driver(watch=watch).drive()
+    assert federated.entries("seal")[1].body["out"] == [{"member": federated.member("site-03"), "reason": "withdrawn"}]
+
+
 class Killed(BaseException):
     """The coordinator's process is gone."""
 

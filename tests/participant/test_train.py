@@ -22,8 +22,8 @@ from chaincode.evidence import Commitment, verify_update
 from chaincode.models import model_digest
 from identity.errors import EvidenceError, UsageError
 from participant.ports import TrainFailure, TrainOrder, TrainResult
-from participant.task import Data, Task
-from participant.train import LocalTrainer, decimals, derive_seed, tensor_specs, to_arrays, to_tensors
+from participant.task import Data, Task, tensor_specs
+from participant.train import LocalTrainer, decimals, derive_seed, to_arrays, to_tensors
 
 SITES = ("site-01", "site-02", "site-03")
 
@@ -276,6 +276,16 @@ def test_an_outbox_that_cannot_be_written(tmp_path: Path) -> None:
     failure = of.carry_out(of.initial(), order(of, tmp_path / "file"))
     assert isinstance(failure, TrainFailure)
     assert failure.code == "outbox"
+
+
+def test_a_large_blob_is_the_same_as_a_small_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    of = trainer()
+    small, large = order(of, tmp_path / "small"), order(of, tmp_path / "large")
+    first = of.carry_out(of.initial(), small)
+    monkeypatch.setattr("participant.train.IN_MEMORY", 0)
+    assert of.carry_out(of.initial(), large) == first
+    assert np.array_equal(body(first, small), body(first, large))
+    assert [p.stat().st_mode & 0o777 for folder in ("small", "large") for p in (tmp_path / folder).iterdir()] == [0o600] * 2
 
 
 def test_a_header_for_another_model_is_refused(tmp_path: Path) -> None:
