@@ -78,6 +78,16 @@ def _map(path: Path | str, folder: int | None, no_follow: int) -> memoryview:
         os.close(handle)
 
 
+def read_bounded(path: Path | str, limit: int) -> bytes:
+    """The first ``limit`` bytes of a regular file and one more, so that a longer file is seen to be one.
+
+    Links are followed; a pipe or a device is refused and not waited for. Raises EvidenceError(file-not-regular);
+    OSError where the file cannot be opened.
+    """
+    with mapped(path, follow_links=True) as data:
+        return bytes(data[: limit + 1])
+
+
 def refuse_file(path: Path | str) -> NoReturn:
     """Raise EvidenceError(file-not-regular)."""
     raise EvidenceError("file-not-regular", f"{path} is a link, a folder or a device, not a regular file.")

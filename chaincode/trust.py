@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chaincode import notes
+from chaincode.files import read_bounded
 from chaincode.notes import Verifier
 from identity.errors import EvidenceError
 
@@ -56,9 +57,8 @@ def parse_key(data: bytes) -> FederationKey:
 
 
 def read_key(path: Path) -> FederationKey:
-    """Read a key file. Raises EvidenceError(federation-key); OSError where it cannot be read."""
-    with path.open("rb") as file:
-        data = file.read(LIMIT + 1)
+    """Read a key file. Raises EvidenceError: federation-key, file-not-regular; OSError where it cannot be read."""
+    data = read_bounded(path, LIMIT)
     try:
         return parse_key(data)
     except EvidenceError as error:

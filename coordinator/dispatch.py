@@ -68,10 +68,14 @@ class HeldSum:
     parts: Sequence[tuple[Sequence[Delivery], Reference]]
 
     @property
+    def summed(self) -> list[Delivery]:
+        """The deliveries that are in the sums."""
+        return [d for deliveries, _ in self.parts for d in deliveries if not self.verdicts[d.commitment.member]]
+
+    @property
     def weight(self) -> int:
         """The examples of what is in the sums."""
-        of = (delivery.commitment for deliveries, _ in self.parts for delivery in deliveries)
-        return sum(commitment.weight for commitment in of if not self.verdicts[commitment.member])
+        return sum(delivery.commitment.weight for delivery in self.summed)
 
 
 def balanced(items: Sequence[T], weights: Sequence[int], parts: int) -> list[list[T]]:
@@ -163,7 +167,7 @@ class Dispatch:
         base = self._models.get(order.base)
         for attempt in range(self._tries):
             if attempt:  # what was kept may have been lost with the worker, or with its machine
-                base, held = None, [self.sum([d for part, _ in partial.parts for d in part]) for partial in held]
+                base, held = None, [self.sum(partial.summed) for partial in held]
             kept = [reference for partial in held for _, reference in partial.parts]
             call = Call(name, "finish", (order, base, *kept), returns=2)
             ((_, result),) = self._pool().run(deque([call]), _unlimited)

@@ -129,7 +129,8 @@ class Worker:
                     updates.append(verify_update(delivery.commitment, data))
                     verdicts[delivery.commitment.member] = ""
                 except EvidenceError as error:
-                    verdicts[delivery.commitment.member] = error.code
+                    # A link or a folder is no bytes: nothing was delivered that could be judged, or kept.
+                    verdicts[delivery.commitment.member] = "update-missing" if error.code == "file-not-regular" else error.code
                 except OSError:
                     verdicts[delivery.commitment.member] = "update-missing"
             return self._sum_in_range(updates, verdicts) if updates else None

@@ -5,7 +5,6 @@ Everything is derived from the ledger and the signed agreement, so that an inter
 """
 
 import hashlib
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from chaincode import state
 from chaincode.agreement import agreement_digest
 from chaincode.author import Author, Clock, demand, read, submit
 from chaincode.entries import Entry, open_entry
-from chaincode.files import replacing
+from chaincode.files import mapped, replacing
 from chaincode.ledgers.sqlite import SqliteLedger
 from chaincode.proofs import make_entry_proof
 from chaincode.state import Head, Release, Result
@@ -45,12 +44,13 @@ def release(
         submit(ledger, coordinator.entry("release", at, body, agreement=digest, subjects=subjects))
         released = demand(ledger, Release, key)
     _write(folder.model_card, card)
-    shutil.copyfile(folder.models / f"{released.model}.safetensors", folder.model)
+    with mapped(folder.models / f"{released.model}.safetensors") as model:
+        _write(folder.model, model)
     _write(folder.proof, make_entry_proof(ledger, ledger.entry(released.entry).index).encode())
     return released
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: Path, data: bytes | memoryview) -> None:
     with replacing(path, fsync=True) as file:
         file.write(data)
 

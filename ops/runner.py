@@ -4,16 +4,17 @@
 Every step looks at the ledger first, so that a run that was interrupted anywhere goes on where it stopped.
 """
 
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from chaincode import notes, trust
 from chaincode.author import Author, demand, read_all
 from chaincode.blobs import BlobStore
 from chaincode.entries import Entry, open_entry
+from chaincode.files import replacing
 from chaincode.ledgers.sqlite import SqliteLedger
 from chaincode.models import digest_file
 from chaincode.state import Federation, Member, Party, Release, member_key, party_key, release_key
@@ -70,6 +71,12 @@ def wait_until(second: int) -> None:
         time.sleep(min(left, 1.0))
 
 
+def _write(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all; a link in its place is replaced, not followed."""
+    with replacing(path, fsync=True) as file:
+        file.write(data)
+
+
 class Run:
     """One run of a federation file in its folder."""
 
@@ -119,7 +126,7 @@ class Run:
         """Keep the file that the run begins with, and refuse to go on with another one."""
         kept = self._folder.federation_file
         if not kept.exists():
-            shutil.copyfile(self._file.path, kept)
+            _write(kept, self._file.path.read_bytes())
             return
         if changes := compare(load(kept, check_task=False), self._file):
             raise UsageError(
@@ -158,7 +165,7 @@ class Run:
         federation = founder.found(self._origin, vkey)
         self._tell("founded")
         key = trust.FederationKey(notes.parse_vkey(vkey), federation.id)
-        self._folder.key_file.write_text(trust.format_key(key))
+        _write(self._folder.key_file, trust.format_key(key).encode())
         say.say(f"  {self._file.name}: federation {federation.id[:12]}, its log's key is in {self._folder.key_file}")
         if self._options.passphrase is None:
             say.say("  keys: unencrypted in a file that only you can read (a simulation; --passphrase-file encrypts it)")

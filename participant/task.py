@@ -28,7 +28,7 @@ _INTEGERS = {"clip_exponent": (-30, 30), "fraction_bits": (0, 60)}
 
 
 class Task:
-    """A model, the sites' data, and how both meet. Three methods are needed; the rest has defaults.
+    """A model, the sites' data, and how both meet. ``build_model`` and ``site_data`` are needed; the rest has defaults.
 
     One instance lives in each worker process and serves many sites in turn. Everything it returns must depend on
     its arguments only: a worker may be replaced at any moment, and another number of workers must give the same

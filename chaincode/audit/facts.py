@@ -132,7 +132,7 @@ class Facts:
     def see(self, index: int, entry: Entry, values: Mapping[str, bytes]) -> None:
         """Take in an accepted entry; ``values`` is the state with its writes."""
         ref = Ref(index, entry.id, entry.at)
-        if entry.member in self.revoked and entry.kind != "claim":  # which may follow: its standing was judged at the seal
+        if entry.member in self.revoked and entry.kind not in ("claim", "withdraw"):  # which need no standing
             self.acted_after_revocation.append((ref, entry.member))
         handler = getattr(self, f"_{entry.kind}", None)
         if handler is not None:

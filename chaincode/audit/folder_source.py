@@ -2,7 +2,7 @@
 """A run folder as evidence: one snapshot of its ledger file, and the artefacts that lie beside it."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -21,8 +21,9 @@ BLOBS = "blobs"
 class FolderSource:
     """The ``Source`` that a run folder is. All reads of the ledger are of one moment, also while a run writes it."""
 
-    def __init__(self, path: Path, connection: Connection) -> None:
-        self.path, self._connection = path, connection
+    def __init__(self, path: Path, connection: Connection, faults: Sequence[str]) -> None:
+        """``faults`` are what SQLite's own check of the file says."""
+        self.path, self._connection, self._faults = path, connection, faults
         self._blobs = BlobStore(path / BLOBS)
 
     def checkpoint(self) -> str | bytes:
@@ -70,7 +71,7 @@ class FolderSource:
 
     def observer(self) -> TablesObserver:
         """One that compares every row of the database with what follows from the entries."""
-        return TablesObserver(self._connection.raw, self._connection.path)
+        return TablesObserver(self._connection.raw, self._connection.path, self._faults)
 
     def check_still(self) -> None:
         """Refuse to blame evidence that a run is writing meanwhile: without a read lock a reader may see half of a write.
@@ -87,6 +88,19 @@ class FolderSource:
             fresh.close()
 
 
+def _check_pages(connection: Connection) -> list[str]:
+    """What SQLite's own check finds: pages, and whether each index lists what its table holds.
+
+    Raises EvidenceError(ledger-corrupt) where a page is in two places: a small file of that kind has rows without end.
+    """
+    with errors_of(connection.path):
+        lines = [str(line) for (line,) in connection.raw.execute("PRAGMA integrity_check(20)")]
+    for line in lines:
+        if "reference to page" in line:
+            raise EvidenceError("ledger-corrupt", f"{connection.path.name} is not one tree of pages: {line}")
+    return [line for line in lines if line != "ok"]
+
+
 @contextmanager
 def folder_source(path: Path) -> Iterator[FolderSource]:
     """Open a run folder as evidence, and hold one read transaction meanwhile; nothing is written.
@@ -101,6 +115,6 @@ def folder_source(path: Path) -> Iterator[FolderSource]:
         with errors_of(ledger):
             connection.raw.execute("BEGIN")
             connection.raw.execute("SELECT count(*) FROM meta").fetchone()  # the moment that is read from now on
-        yield FolderSource(path, connection)
+        yield FolderSource(path, connection, _check_pages(connection))
     finally:
         connection.close()

@@ -24,6 +24,7 @@ def check_credentials(draft: Draft, source: Source, facts: Facts, progress: Prog
     for member, ref in facts.revoked.items():
         draft.rest(ref.index)
         draft.note(f"{member} was revoked ({ref}); nothing that needs standing was accepted from that member afterwards.")
+    _tell_new_keys(draft, facts)
     if not facts.admissions:
         draft.lack("an admission: nobody has been admitted")
     draft.summary = f"{verified} of {len(facts.admissions)} admissions: the credential is here and was valid at that time."
@@ -60,6 +61,13 @@ def _check_admission(draft: Draft, source: Source, federation: str, admission: A
         what = f"The credential says {field} {getattr(membership, field)!r}, the admission {stated[field]!r}."
         draft.fail("credential-differs", where, what)
     return not differing
+
+
+def _tell_new_keys(draft: Draft, facts: Facts) -> None:
+    """Note each key that the authority put in force for a member in the place of another: the member's old key did not consent."""
+    for admission in facts.admissions:
+        if admission.did != admission.member:
+            draft.note(f"The authority gave {admission.member} the new key {admission.did} ({admission.ref}); ask the member.")
 
 
 def check_signatures(draft: Draft, facts: Facts) -> None:

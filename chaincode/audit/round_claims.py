@@ -158,14 +158,17 @@ class Rounds:
         contested = f"; contested by {attempt.claims[member]} ({omission.contested})" if omission.contested else ""
         self.draft.note(f"{attempt}: {member} was omitted by {attempt.coordinator} as {reason} ({attempt.recorded}); "
                         f"{_RULES[reason]}{contested}")  # fmt: skip
-        if isinstance(found, EvidenceError) and found.code in _ALTERED:
+        if isinstance(found, EvidenceError) and (found.code in _ALTERED or not _is_content(found)):
             self.draft.fail(found.code, _blob(commit), f"{found.message} It is kept under the digest that entry {commit.index} commits to.")
-        elif isinstance(found, VerifiedUpdate) or (found is not None and reason != "invalid-update"):
-            what = f"{member} is omitted from {attempt} as {reason}, but {_blob(commit)} is here and is what entry {commit.index} commits to."
+        elif reason != "invalid-update":
+            if found is not None:  # that bytes are here now does not show that they were delivered then: a receipt would (R2)
+                self.draft.note(f"{_blob(commit)} is here and is what entry {commit.index} commits to; when it was delivered, nothing here shows.")
+        elif isinstance(found, VerifiedUpdate):
+            what = f"{member} is omitted from {attempt} as {reason}, but {_blob(commit)} is what entry {commit.index} commits to, and valid."
             self.draft.fail("omission-unfounded", str(attempt.recorded), what)
         elif isinstance(found, EvidenceError):
             self.draft.note(f"{_blob(commit)} bears the omission out: {found.message} [{found.code}]")
-        elif reason == "invalid-update":
+        else:
             self.draft.lose(f"{_blob(commit)}, which would show whether the omission of {member} from {attempt} is founded")
 
     def _judge_other(self, attempt: Attempt, member: str, found: VerifiedUpdate | EvidenceError | None) -> None:
@@ -180,6 +183,9 @@ class Rounds:
             committed = " although it had committed" if member in attempt.commits else ""
             self.draft.note(f"{attempt}: {member} was left out of the cohort as {reason}{committed} ({attempt.sealed})")
         if attempt.aborted is None:
+            if attempt.sealed is not None and attempt.recorded is None:
+                self.draft.note(f"{attempt} was sealed ({attempt.sealed}) and neither recorded nor given up: {len(attempt.cohort)} updates "
+                                "were committed, and what became of them is not on the ledger")  # fmt: skip
             return
         how = f"was given up by {attempt.abort_author} as {attempt.abort_reason} ({attempt.aborted})"
         if attempt.sealed is None:

@@ -51,9 +51,10 @@ class _Cursor:
 class TablesObserver:
     """Follows the replay with a cursor in each table that has a row per entry, and reads the others at the end."""
 
-    def __init__(self, raw: sqlite3.Connection, path: Path) -> None:
+    def __init__(self, raw: sqlite3.Connection, path: Path, faults: Iterable[str]) -> None:
+        """``faults`` are what SQLite's own check of the file says."""
         self._raw, self._path = raw, path
-        self._found: list[tuple[int, Finding]] = []
+        self._found = [(_WHOLE, Finding("ledger-corrupt", path.name, fault)) for fault in faults]
         self._unlisted: Counter[str] = Counter()
         self._names: dict[Any, Any] = dict(self._scan("name", "SELECT number, text FROM name"))
         self._named: set[str | None] = set()
@@ -92,7 +93,6 @@ class TablesObserver:
         self._check_state(state)
         self._check_names()
         self._check_meta(state)
-        self._check_indexes()
         for table, count in self._unlisted.items():
             self._found.append((_WHOLE, Finding("table-differs", f"table {table}", f"{count} more rows differ.")))
         return self._found
@@ -155,12 +155,6 @@ class TablesObserver:
             if name not in facts or facts[name] != expected.get(name):
                 what = f"it says {_text(facts.get(name))}; the founding entry says {expected.get(name)}"
                 self._differs("meta", f"row {name}", what)
-
-    def _check_indexes(self) -> None:
-        """SQLite's own check: pages, and that each index lists what its table holds."""
-        for (line,) in self._scan("integrity", "PRAGMA integrity_check(20)"):
-            if line != "ok":
-                self._found.append((_WHOLE, Finding("ledger-corrupt", f"{self._path.name}", _text(line))))
 
     def _scan(self, table: str, statement: str) -> Iterator[Row]:
         """The rows of a statement; where the file cannot be read any further, that is a finding and the end."""

@@ -18,7 +18,7 @@ from chaincode.audit.export import export as write_export
 from chaincode.audit.folder_source import LEDGER, folder_source
 from chaincode.bundle import is_bundle, open_bundle
 from chaincode.checkpoints import MAX_PROOF_BYTES
-from chaincode.files import replacing
+from chaincode.files import read_bounded, replacing
 from chaincode.ledgers.sqlite import SqliteLedger
 from chaincode.proofs import LogSource, ScannedLog, is_proof, make_entry_proof
 from chaincode.trust import FederationKey
@@ -88,7 +88,7 @@ def export(out: OutOption, path: PathArgument = None) -> None:
 def prove(arguments: EntryArgument, out: OutOption) -> None:
     """Write the proof that one entry is in the log, for somebody who has the federation's key alone."""
     path, text = path_and(arguments, "ENTRY")
-    _check_free(out, "proof", lambda existing: is_proof(existing.read_bytes()[:64]))
+    _check_free(out, "proof", lambda existing: is_proof(read_bounded(existing, 64)))
     with opened(path) as source:
         logged = source.entry(which(text, source.size))
         log: LogSource = (
@@ -206,8 +206,7 @@ def _head(path: Path | None) -> bytes | None:
     if is_bundle(path):
         with open_bundle(path) as bundle:
             return bytes(bundle.body(artefacts.CHECKPOINT) or b"")
-    with path.open("rb") as file:
-        return file.read(MAX_PROOF_BYTES + 1)
+    return read_bounded(path, MAX_PROOF_BYTES)
 
 
 def _check_free(path: Path, what: str, is_ours: Callable[[Path], bool]) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from chaincode.author import read_all
+from chaincode.files import read_bounded
 from chaincode.rules.common import standing
 from chaincode.state import DidOwner, Member, did_key, member_key
 from identity import jws
@@ -66,8 +67,7 @@ def verify(files: FilesArgument, ledger: InOption = None, as_json: JsonOption = 
 
 
 def _read(path: Path) -> str:
-    with path.open("rb") as file:
-        data = file.read(_LIMIT + 1)
+    data = read_bounded(path, _LIMIT)
     try:
         return data.decode("ascii").strip()
     except UnicodeDecodeError:

@@ -14,6 +14,7 @@ import typer
 
 from chaincode import models, proofs, trust
 from chaincode.entries import Entry
+from chaincode.files import mapped, read_bounded
 from chaincode.trust import KEY_FILE
 from identity.errors import Error, EvidenceError, UsageError
 from ops import output, settings
@@ -87,8 +88,7 @@ def judge(model: Path, proof: Path, key: Path) -> tuple[list[Check], Entry | Non
         return f"log {known['key'].log.name}, federation {known['key'].federation}"
 
     def logged() -> str:
-        with proof.open("rb") as file:
-            entry, head = proofs.verify_entry_proof(file.read(_PROOF_LIMIT), known["key"])
+        entry, head = proofs.verify_entry_proof(read_bounded(proof, _PROOF_LIMIT), known["key"])
         known["entry"] = entry
         return f"entry {entry.id}, in the log's signed head of {head.size} entries"
 
@@ -123,7 +123,8 @@ def _release(entry: Entry) -> str:
 
 
 def _card(path: Path, entry: Entry) -> str:
-    digest, released = hashlib.sha256(path.read_bytes()).hexdigest(), entry.subjects["model-card"]
+    with mapped(path, follow_links=True) as data:
+        digest, released = hashlib.sha256(data).hexdigest(), entry.subjects["model-card"]
     if digest != released:
         raise EvidenceError("model-card-mismatch", f"The card's digest is {digest}, released was {released}.")
     return f"card {digest}"

@@ -95,8 +95,41 @@ def test_an_update_that_was_counted_with_another_weight_or_not_at_all(tmp_path: 
     assert found(run.released().audit()) == {"8:result-differs"}
 
 
-@pytest.mark.parametrize("reason", ["not-delivered", "digest-mismatch", "invalid-update"])
-def test_a_forged_omission(tmp_path: Path, reason: str) -> None:
+@pytest.mark.parametrize("reason", ["not-delivered", "digest-mismatch"])
+def test_bytes_that_are_here_now_do_not_show_when_they_were_delivered(tmp_path: Path, reason: str) -> None:
+    run = Run(tmp_path / "run").opened().commit().sealed()
+    run.world.wait(DELIVER + 1)
+    run.recorded(omit={3: reason}).released()
+    report = run.audit()
+    assert not found(report)
+    assert any("is here and is what entry" in note for note in claim(report, 7).notes)
+
+
+def test_a_file_that_cannot_be_read_does_not_bear_an_omission_out(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run").opened().commit().sealed()
+    run.world.wait(DELIVER + 1)
+    run.recorded(omit={3: "invalid-update"}).released()
+    commit = next(e for e in run.world.entries if e.kind == "commit" and e.member == run.world.name(3))
+    update = commit.subjects["update"]
+    blob = run.folder / "blobs" / update[:2] / update[2:4] / update
+    blob.unlink()
+    blob.mkdir()
+    assert found(run.audit()) == {"7:file-not-regular"}
+
+
+def test_a_sealed_round_that_was_left_as_it_is_is_named(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run").opened().commit().sealed()
+    assert any("neither recorded nor given up" in note for note in claim(run.write().audit(), 7).notes)
+
+
+def test_a_key_that_the_authority_put_in_the_place_of_anothers_is_named(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run").opened()
+    run.world.wait(1).lose_key(1)
+    assert any("ask the member" in note for note in claim(run.write().audit(), 5).notes)
+
+
+def test_a_forged_omission(tmp_path: Path) -> None:
+    reason = "invalid-update"
     run = Run(tmp_path / "run").opened().commit().sealed()
     run.world.wait(DELIVER + 1)
     run.recorded(omit={3: reason}).released()

@@ -206,6 +206,25 @@ def _finishing(finish: Callable[[Call], Any]) -> Scripted:
     return pool
 
 
+def test_an_update_that_was_refused_first_is_not_summed_twice_after_a_worker_died() -> None:
+    outcome = Outcome("1" * 64, "2" * 64, "", {}, "")
+    summed: list[list[str]] = []
+    deaths = iter([True, False])
+
+    def answer(call: Call) -> Any:
+        if call.method == "finish":
+            return Unavailable(DIED, "killed") if next(deaths) else (outcome, "arrays")
+        sites = [d.commitment.member for d in call.arguments[0]]
+        refused = not summed  # in the first call of all
+        summed.append(sites)
+        return {m: "update-digest" if refused and m.endswith("02") else "" for m in sites}, "partial"
+
+    of = dispatch(Scripted(answer, workers=1))
+    sums = [of.sum([delivery("site-01"), delivery("site-02")]), of.sum([delivery("site-02")])]
+    assert of.finish(FinishOrder(AGREEMENT, 3, "b" * 64, "", 20), sums) is outcome
+    assert summed[2:] == [["did:key:site-01"], ["did:key:site-02"]]
+
+
 def test_finish_adds_what_was_kept_and_keeps_the_new_model() -> None:
     outcome = Outcome("1" * 64, "2" * 64, "", {}, "")
     pool = _finishing(lambda call: (outcome, "arrays"))

@@ -151,7 +151,7 @@ def _beyond_the_clip(first: Round, delivery: Delivery) -> Delivery:
         (_other_bytes, "update-digest"),
         (_shorter, "update-size"),
         (_missing, "update-missing"),
-        (_a_link, "file-not-regular"),
+        (_a_link, "update-missing"),
         (_anothers, "update-header"),
         (_beyond_the_clip, "update-beyond-clip"),
     ],

@@ -77,6 +77,26 @@ def test_a_copied_update_names_another_member(make: Make) -> None:
     assert federated.member("site-01") in first.body["included"]
 
 
+class Linking(Honest):
+    """Delivers a link to its own, honest blob."""
+
+    def deliver(self, view: RoundView) -> Path | None:
+        honest = self.agent.deliver(view)
+        if honest is None:
+            return None
+        link = honest.with_name("link")
+        link.unlink(missing_ok=True)
+        link.symlink_to(honest)
+        return link
+
+
+def test_a_link_is_no_delivery_and_holds_nobody_up(make: Make) -> None:
+    federated = make()
+    federated.agents["site-02"] = with_fault(federated.agents["site-02"], Linking, 0)
+    first, _ = federated.drive()
+    assert first.body["omitted"] == [{"member": federated.member("site-02"), "reason": "not-delivered"}]
+
+
 class Failing(Honest):
     """Its training fails."""
 
