@@ -26,6 +26,7 @@ from chaincode.recompute import Result, finish
 from chaincode.update import check_range
 from coordinator.jobs import ClusterSettings, TaskInfo
 from coordinator.ports import Delivery, FinishOrder, Outcome
+from coordinator.processes import available_cores
 from identity.errors import Error, EvidenceError
 from participant.ports import TrainFailure, TrainOrder, TrainResult
 from participant.tasks import load_task
@@ -168,7 +169,8 @@ class Worker:
         if tensor_specs(order.agreement) != self._trainer.specs:
             raise EvidenceError("task-changed", "The task's model is no longer the one that the agreement describes.")
         total = add(partials) if len(partials) != 1 else partials[0]
-        result = finish(order.agreement, to_tensors(base), total, order.weight, self._optimiser_state(order))
+        state, cores = self._optimiser_state(order), available_cores()  # the other workers have nothing to do meanwhile
+        result = finish(order.agreement, to_tensors(base), total, order.weight, state, threads=cores)
         arrays = to_arrays(result.model)
         self._store(arrays, result.model_digest)
         self._store_state(result)

@@ -4,6 +4,8 @@
 Every step looks at the ledger first, so that a run that was interrupted anywhere goes on where it stopped.
 """
 
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -77,6 +79,12 @@ def _write(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def _interrupt_on_term() -> None:
+    """Let SIGTERM end a run as Ctrl-C does. Called once Ray runs, which would otherwise answer it with a dump of its own."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+
+
 class Run:
     """One run of a federation file in its folder."""
 
@@ -105,6 +113,13 @@ class Run:
             proposal = self._agree(ledger, keys, federation, cluster)
             return self._train(ledger, keys, federation, proposal, cluster)
 
+    def _proposed(self) -> bool:
+        """Whether an agreement has been proposed, from which on the file's terms are fixed."""
+        if not self._folder.is_run():
+            return False
+        with SqliteLedger.open(self._folder.ledger) as ledger:
+            return any(True for _ in ledger.find("propose", limit=1))
+
     def _complete(self) -> Finished | None:
         """The run's end, if it has come already."""
         if not self._folder.is_run():
@@ -127,8 +142,13 @@ class Run:
         kept = self._folder.federation_file
         if not kept.exists():
             _write(kept, self._file.path.read_bytes())
+            if self._file.task_file is not None and not (beside := kept.parent / self._file.task_file.name).exists():
+                _write(beside, self._file.task_file.read_bytes())  # so that the folder alone can be run on
             return
-        if changes := compare(load(kept, check_task=False), self._file):
+        changes = compare(load(kept, check_task=False), self._file)
+        if changes and not self._proposed():
+            _write(kept, self._file.path.read_bytes())  # nobody has signed anything yet
+        elif changes:
             raise UsageError(
                 "run-file-changed",
                 f"{self._file.path} changed since the run in {self._folder.path} began:\n" + "\n".join(changes),
@@ -183,6 +203,7 @@ class Run:
         """The proposal of the run's agreement, which every site has signed."""
         self._narrator.doing("starting Ray and looking at the task")
         task = cluster.describe()
+        _interrupt_on_term()
         coordinator = Author(federation.id, keys.coordinator.did, keys.coordinator)
         proposal = self._proposal(ledger, coordinator, keys, task)
         self._tell("proposed")

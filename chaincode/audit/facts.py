@@ -46,6 +46,7 @@ class Agreement:
     ref: Ref
     digest: str
     terms: Mapping[str, Any]
+    continues: bool
     signed: dict[str, Ref] = field(default_factory=dict)
     withdrawn: dict[str, Ref] = field(default_factory=dict)
 
@@ -154,7 +155,9 @@ class Facts:
         self.revoked[entry.body["revokes"]] = ref
 
     def _propose(self, ref: Ref, entry: Entry, _: Mapping[str, bytes]) -> None:
-        self.agreements[entry.agreement] = Agreement(ref, entry.agreement, entry.body["terms"])
+        self.agreements[entry.agreement] = Agreement(
+            ref, entry.agreement, entry.body["terms"], entry.body["continues"] is not None
+        )
 
     def _sign(self, ref: Ref, entry: Entry, _: Mapping[str, bytes]) -> None:
         self.agreements[entry.agreement].signed[entry.member] = ref

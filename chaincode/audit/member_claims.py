@@ -44,7 +44,8 @@ def _check_admission(draft: Draft, source: Source, federation: str, admission: A
             draft.fail("credential-digest", where, "The credential's bytes are not those whose digest is on the ledger.")
             return False
         membership = credentials.verify(
-            token.decode("ascii"), issuers=admission.issuers, federation=federation, now=admission.ref.at
+            token.decode("ascii"), issuers=admission.issuers, federation=federation,
+            now=max(admission.ref.at, admission.not_before),  # one may be admitted ahead of time
         )
     except (EvidenceError, CredentialError) as error:
         draft.fail(error.code, where, error.message)
@@ -70,6 +71,15 @@ def _tell_new_keys(draft: Draft, facts: Facts) -> None:
             draft.note(f"The authority gave {admission.member} the new key {admission.did} ({admission.ref}); ask the member.")
 
 
+def _tell_lineage(draft: Draft, facts: Facts, agreement: Agreement) -> None:
+    """Note an agreement that starts from another one's result without saying so: what is in that result goes on in its models."""
+    initial = agreement.terms["model"]["initial"]
+    for attempt in facts.attempts.values():
+        if attempt.model == initial and attempt.agreement != agreement.digest and not agreement.continues:
+            draft.note(f"Agreement {agreement.digest[:12]} ({agreement.ref}) starts from the model of {attempt} of agreement "
+                       f"{attempt.agreement[:12]} and does not continue it.")  # fmt: skip
+
+
 def check_signatures(draft: Draft, facts: Facts) -> None:
     """Claim 6: at each opening, every member of the roster had signed that agreement and not left it; at each seal too."""
     for attempt in facts.attempts.values():
@@ -80,6 +90,7 @@ def check_signatures(draft: Draft, facts: Facts) -> None:
             _check_listed(draft, agreement, f"cohort of {attempt}", attempt.sealed, attempt.cohort)
     for agreement in facts.agreements.values():
         draft.rest(agreement.ref.index, *(ref.index for ref in agreement.signed.values()))
+        _tell_lineage(draft, facts, agreement)
         for member, ref in agreement.withdrawn.items():
             draft.note(f"{member} withdrew from agreement {agreement.digest[:12]} ({ref}).")
     signed = sum(len(agreement.signed) for agreement in facts.agreements.values())

@@ -15,12 +15,13 @@ from chaincode.audit.facts import Attempt, Commit, Facts, Omission
 from chaincode.audit.report import Draft
 from chaincode.audit.result_claims import Engine, Results
 from chaincode.audit.source import Progress, Source
+from chaincode.blobs import chunk_root
 from chaincode.evidence import Commitment, VerifiedUpdate, verify_update
 from identity.errors import EvidenceError
 
 _TOGETHER = 256  # updates open at a time: each mapping holds a file descriptor
 _PIECE = 1 << 20  # bytes; a multiple of every width
-_ALTERED = {"update-size", "update-digest"}
+_ALTERED = "update-digest"  # the file's bytes are not those that its name, the committed digest, stands for
 _RULES = {
     "not-delivered": "R2: after the delivery deadline, and against no receipt",
     "digest-mismatch": "R2: other bytes than committed were delivered, after the deadline, and against no receipt",
@@ -76,6 +77,7 @@ class Rounds:
     verified: int = 0
     included: int = 0
     omitted: int = 0
+    left_out: int = 0
     abandoned: int = 0
     kept: set[str] = field(default_factory=set)
 
@@ -111,7 +113,7 @@ class Rounds:
         """Say what was counted."""
         self.draft.summary = (
             f"{self.verified} of {self.included} included updates verified against their commitments. "
-            f"Omissions: {self.omitted}. Sealed attempts given up: {self.abandoned}."
+            f"Left out at a seal: {self.left_out}. Omitted after it: {self.omitted}. Sealed attempts given up: {self.abandoned}."
         )
         if not any(attempt.recorded for attempt in self.facts.attempts.values()):
             self.draft.lack("a recorded round")
@@ -133,6 +135,8 @@ class Rounds:
             data = stack.enter_context(self.source.open(artefacts.blob(commit.update)))
             if data is None:
                 return None
+            if len(data) != commit.size and chunk_root(data) != commit.update:
+                raise EvidenceError(_ALTERED, f"The bytes are not those of {commitment.named()}.")
             update = verify_update(commitment, data)
             in_range: RangeCheck = self.engine.check_range if self.engine is not None else check_range
             in_range(update.body, specs, encoding)
@@ -158,7 +162,7 @@ class Rounds:
         contested = f"; contested by {attempt.claims[member]} ({omission.contested})" if omission.contested else ""
         self.draft.note(f"{attempt}: {member} was omitted by {attempt.coordinator} as {reason} ({attempt.recorded}); "
                         f"{_RULES[reason]}{contested}")  # fmt: skip
-        if isinstance(found, EvidenceError) and (found.code in _ALTERED or not _is_content(found)):
+        if isinstance(found, EvidenceError) and (found.code == _ALTERED or not _is_content(found)):
             self.draft.fail(found.code, _blob(commit), f"{found.message} It is kept under the digest that entry {commit.index} commits to.")
         elif reason != "invalid-update":
             if found is not None:  # that bytes are here now does not show that they were delivered then: a receipt would (R2)
@@ -174,11 +178,12 @@ class Rounds:
     def _judge_other(self, attempt: Attempt, member: str, found: VerifiedUpdate | EvidenceError | None) -> None:
         """A commitment that no record judges: its bytes, if they were kept, must still be the committed ones."""
         commit = attempt.commits[member]
-        if isinstance(found, EvidenceError) and (found.code in _ALTERED or not _is_content(found)):
+        if isinstance(found, EvidenceError) and (found.code == _ALTERED or not _is_content(found)):
             self.draft.fail(found.code, _blob(commit), f"{found.message} (committed by entry {commit.index})")
 
     def _tell(self, attempt: Attempt) -> None:
         """What a reader must know of an attempt that was given up, and of whom the seal left out."""
+        self.left_out += len(attempt.out)
         for member, reason in attempt.out:
             committed = " although it had committed" if member in attempt.commits else ""
             self.draft.note(f"{attempt}: {member} was left out of the cohort as {reason}{committed} ({attempt.sealed})")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from identity.errors import UsageError
+from identity.errors import Rejected, UsageError
 from ops import output, settings
 from ops.federation_file import FederationFile, load, locate
 from ops.narrator import Narrator
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from ops.runner import Finished
 
 PASSPHRASE_LIMIT = 4096
+
+_ENDS = {"attempts-exhausted", "agreement-not-valid", "member-not-valid", "not-in-standing"}
+"""Refusals after which this run cannot go on: a new one, with a new agreement, can."""
 
 app = typer.Typer(add_completion=False)
 
@@ -53,8 +56,13 @@ def run(
         with narrator:
             finished = runner.Run(federation, place, options, narrator).carry_out()
     except KeyboardInterrupt:
-        output.note("interrupted; nothing is lost. It goes on with:")
+        output.note("Nothing is lost. The run goes on with:")
         output.note(f"  {output.command_line('run', file, *(['--dir', folder] if folder else []))}")
+        raise
+    except Rejected as refusal:
+        if refusal.code in _ENDS:
+            again = output.command_line("run", file, "--dir", f"{place.path}-2")
+            raise Rejected(refusal.code, refusal.message, next=again) from refusal
         raise
     return _conclude(finished, as_json=json)
 

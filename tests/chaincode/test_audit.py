@@ -126,7 +126,7 @@ def test_omissions_are_shown_with_author_reason_rule_and_contest(tmp_path: Path)
     record, contest = run.world.entries[run.index("record")], run.index("claim")
     for part in (run.world.name(3), f"by {record.member}", "as not-delivered", "R2: ", record.id[:12], f"contested by entry {contest} ", "(bare)"):
         assert part in note
-    assert "Omissions: 1." in claim(report, 7).summary
+    assert "Omitted after it: 1." in claim(report, 7).summary
 
 
 def test_an_invalid_update_that_was_kept_bears_its_omission_out(tmp_path: Path) -> None:

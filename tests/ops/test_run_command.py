@@ -163,7 +163,7 @@ def test_ctrl_c_loses_nothing_and_the_run_goes_on(small: Path) -> None:
         if "round 2: recorded" in line:
             os.kill(pid, signal.SIGINT)
     assert told[-1] == "130"
-    assert any("nothing is lost" in line for line in told)
+    assert any("Nothing is lost" in line for line in told)
     assert not our_processes(small)
     with SqliteLedger.open(small / "runs/small/ledger.sqlite") as ledger:
         before = list(ledger.entries())
