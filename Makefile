@@ -4,6 +4,7 @@ VENV ?= .venv
 # The first interpreter that runs and is new enough; DIDKit has no wheels beyond 3.12.
 PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := $(VENV)/bin
+OURS := identity chaincode participant coordinator ops tests
 INSTALLED := $(VENV)/installed
 TESTED := $(VENV)/installed-test
 
@@ -33,8 +34,9 @@ demo: $(INSTALLED) ## ten hospitals train one model on real data; the ledger fir
 test: $(TESTED)  ## all tests
 	$(BIN)/python -m pytest
 
-check: $(TESTED) ## linter, types, floors
-	$(BIN)/python -m ruff check .
+check: $(TESTED) ## linter, formatter, types, floors
+	$(BIN)/python -m ruff check $(OURS)
+	$(BIN)/python -m ruff format --check --quiet $(OURS)
 	$(BIN)/python -m mypy
 	$(BIN)/python -m pytest tests/test_floors.py
 

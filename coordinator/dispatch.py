@@ -161,13 +161,13 @@ class Dispatch:
                 ``Worker.finish``. UsageError: ``task-evaluation``. Unavailable: ``worker-died``.
         """
         held = [partial for partial in sums if isinstance(partial, HeldSum)]
-        if len(held) != len(sums) or sum(partial.weight for partial in held) != order.weight:
-            raise EvidenceError("weight-mismatch", f"Round {order.round}: the sums are not of {order.weight} examples.")
         name = f"finish {agreement_digest(order.agreement)[:12]} round {order.round}"
         base = self._models.get(order.base)
         for attempt in range(self._tries):
             if attempt:  # what was kept may have been lost with the worker, or with its machine
                 base, held = None, [self.sum(partial.summed) for partial in held]
+            if sum(partial.weight for partial in held) != order.weight:
+                raise EvidenceError("weight-mismatch", f"Round {order.round}: the sums are not of {order.weight} examples.")
             kept = [reference for partial in held for _, reference in partial.parts]
             call = Call(name, "finish", (order, base, *kept), returns=2)
             ((_, result),) = self._pool().run(deque([call]), _unlimited)

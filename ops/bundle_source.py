@@ -26,6 +26,8 @@ _LEAST_DIGITS = 4
 class BundleSource:
     """A bundle that was replayed; it is all in memory, and the file is closed again."""
 
+    given: str | None = None
+
     def __init__(self, path: Path) -> None:
         """Read and replay a bundle.
 

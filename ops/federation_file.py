@@ -23,6 +23,9 @@ from ops.file_fields import (
 from ops.toml_document import Document
 
 SHIPPED = Path(__file__).resolve().parent / "federations"
+_TABLES: Mapping[tuple[str, ...], Mapping[str, Field]] = {
+    (): TOP, ("agreement",): AGREEMENT, ("agreement", "attestations"): ATTESTATIONS, ("simulate",): SIMULATE,
+}  # fmt: skip
 _REFERENCE = re.compile(r"(site-0*([1-9][0-9]{0,5}))@([1-9][0-9]{0,6})")
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,7 @@ def load(path: Path | str, *, check_task: bool = True) -> FederationFile:
     """
     document = toml_document.read(Path(path))
     values = document.values
+    _known_keys(document, (), values, TOP, ("agreement", "simulate"))
     if "agreement" not in values:
         document.refuse("file-missing-key", (), "the table [agreement] is missing",
                         allowed="[agreement] with a purpose and a legal_basis at least", example="[agreement]")  # fmt: skip
@@ -175,18 +179,37 @@ def _table(document: Document, values: Mapping[str, Any], keys: tuple[str, ...])
     return value
 
 
+def _known_keys(
+    document: Document, at: tuple[str, ...], values: Mapping[str, Any], known: Mapping[str, Field], tables: tuple[str, ...]
+) -> None:
+    """Refuse a key that a table does not have, with the table that it belongs to, or the key that may be meant."""
+    for key, value in values.items():
+        if key in known or key in tables:
+            continue
+        home = next((place for place, fields_ in _TABLES.items() if key in fields_), None)
+        among = [*tables, *known] if isinstance(value, dict) else [*known, *tables]
+        near = next(iter(get_close_matches(key, among, 1)), None)
+        hint, example = "", next(iter(known.values())).example
+        if home is not None:
+            hint, example = f"; it belongs {_place_name(home)}", _TABLES[home][key].example
+        elif near is not None:
+            hint = f"; did you mean {near if near in known else f'[{near}]'}?"
+            example = known[near].example if near in known else f"[{near}]"
+        where = f"[{'.'.join(at)}] has" if at else "the file has"
+        what = f"table [{key[:60]}]" if isinstance(value, dict) and not at else f"key {key[:60]!r}"
+        document.refuse("file-unknown-key", (*at, key), f"{where} no {what}{hint}", allowed=", ".join([*known, *tables]), example=example)
+
+
+def _place_name(table: tuple[str, ...]) -> str:
+    return f"in [{'.'.join(table)}]" if table else "at the top of the file, before the first [table]"
+
+
 def _read(
     document: Document, at: tuple[str, ...], values: Mapping[str, Any], known: Mapping[str, Field], tables: tuple[str, ...] = ()
 ) -> dict[str, Any]:
     """The values of one table, each checked, with the defaults filled in."""
     where = f"[{'.'.join(at)}] " if at else ""
-    for key in values:
-        if key not in known and key not in tables:
-            near = get_close_matches(key, [*known, *tables], 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            example = known[near[0]].example if near and near[0] in known else f"[{near[0]}]" if near else next(iter(known.values())).example
-            document.refuse("file-unknown-key", (*at, key), f"{where}has no key {key[:60]!r}{hint}",
-                            allowed=", ".join([*known, *tables]), example=example)  # fmt: skip
+    _known_keys(document, at, values, known, tables)
     found = {}
     for key, field in known.items():
         if key not in values and field.default is REQUIRED:

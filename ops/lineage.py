@@ -6,7 +6,7 @@ across agreements that continue one another. Forwards, an included update is in 
 each round starts from the last result, in every later one.
 """
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -16,9 +16,11 @@ from chaincode.entries import Entry
 from chaincode.state import Head, Release, Result, Seat
 from identity.errors import EvidenceError, UsageError
 from ops import output
-from ops.source import Source, read
+from ops.source import Source, Wanted, next_for, read
 
 INCLUDED = "included"
+_LEFT_OUT = {"open": ("absent", "absent"), "seal": ("out", "sealed out"), "record": ("omitted", "omitted")}
+ABOUT = ("admit", "revoke", *_LEFT_OUT)
 _PAGE = 500  # rounds that are read together
 
 
@@ -64,6 +66,32 @@ class Use:
     released: bool
 
 
+def about(source: Source, member: str, within: Sequence[Wanted], since: int | None, limit: int) -> list[tuple[int, Entry]]:
+    """The entries about a member: that admit or revoke it, or leave it out. The newest ``limit`` (all where it is 0),
+    in order, of those with all values of one of ``within``; they name a kind only where a single one is wanted."""
+    found = set()
+    for wanted in within:
+        kinds = [kind for kind in ABOUT if wanted.get("kind", kind) == kind]
+        found |= {index for kind in kinds for index in source.newest({**wanted, "kind": kind}, since, 0)}
+    entries = ((index, read(source, index)[1]) for index in sorted(found, reverse=True))
+    concerned = ((index, entry) for index, entry in entries if is_about(entry, member))
+    return list(islice(concerned, limit or None))[::-1]
+
+
+def is_about(entry: Entry, member: str) -> bool:
+    """Whether an entry admits or revokes a member, or leaves it out."""
+    return member in (entry.body.get("admits"), entry.body.get("revokes")) or left_out(entry, member) is not None
+
+
+def left_out(entry: Entry, member: str) -> str | None:
+    """Why an entry leaves a member out, None where it does not."""
+    words = _LEFT_OUT.get(entry.kind)
+    if words is None:
+        return None
+    field, how = words
+    return next((f"{how}: {item['reason']}" for item in entry.body[field] if item["member"] == member), None)
+
+
 def producers(source: Source, model: str) -> list[Entry]:
     """The records of rounds that made a model."""
     about = (read(source, index)[1] for index in source.by_subject(model))
@@ -84,7 +112,7 @@ def ancestry(source: Source, model: str) -> Iterator[Recorded]:
     """
     records, agreements = producers(source, model), proposals(source)
     if not records and all(p.subjects["initial-model"] != model for p in agreements.values()):
-        raise UsageError("model-unknown", f"No round recorded the model {model}.", next=output.command_line("log", "--kind", "record"))
+        raise UsageError("model-unknown", f"No round recorded the model {model}.", next=next_for(source, "log", "--kind", "record"))
     seen: set[str] = set()
     for record in records:
         current: Entry | None = record
@@ -110,7 +138,7 @@ def _before(source: Source, later: Recorded, proposal: Entry) -> Entry | None:
     if broken:
         raise EvidenceError(
             "lineage-broken", f"Round {later.round} starts from model {later.base[:12]}, which the round before did not record.",
-            next=output.command_line("audit", "verify"),
+            next=output.command_line("audit", "verify", *([source.given] if source.given else [])),
         )  # fmt: skip
     return before
 

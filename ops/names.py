@@ -8,7 +8,7 @@ from chaincode.entries import open_entry
 from chaincode.state import DidOwner, Federation, Member
 from identity.errors import UsageError
 from ops import output
-from ops.source import Source
+from ops.source import Source, next_for
 
 _END = 6  # characters of a DID's end that are enough to name it
 
@@ -63,7 +63,7 @@ class Names:
         ]
         if len(found) != 1:
             code, problem = ("member-ambiguous", "More than one member is") if found else ("member-unknown", "No member is")
-            raise UsageError(code, f"{problem} called {text!r}.", next=output.command_line("log", "--kind", "admit"))
+            raise UsageError(code, f"{problem} called {text!r}.", next=next_for(self._source, "log", "--kind", "admit"))
         return found[0]
 
     def all(self) -> dict[str, Member]:
@@ -79,4 +79,4 @@ class Names:
             return state.decode(DidOwner, data).member
         if found[own] is not None or (self.federation is not None and did in self.federation.authority):
             return did
-        raise UsageError("member-unknown", f"No member has had the DID {did}.", next=output.command_line("log", "--kind", "admit"))
+        raise UsageError("member-unknown", f"No member has had the DID {did}.", next=next_for(self._source, "log", "--kind", "admit"))

@@ -15,10 +15,12 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -27,6 +29,8 @@ PROGRAM = "fedledger"
 SHORT = 12  # characters of a digest in a table; any prefix that is unique can be pasted back
 _PIPE_CLOSED = 141  # what a shell reports for SIGPIPE
 _GAP = "  "
+_BETWEEN = 3  # what the table's frame takes for each column
+_SHORT_VALUE = 20  # characters: a time, a member's name
 
 
 class _Console(Console):
@@ -36,12 +40,20 @@ class _Console(Console):
 
 def stdout() -> Console:
     """The console for results. Made when asked for, so that it follows a replaced ``sys.stdout``."""
+    _escape_unencodable(sys.stdout)
     return _Console(highlight=False, emoji=False, soft_wrap=True)
 
 
 def stderr() -> Console:
     """The console for progress, notes and errors."""
+    _escape_unencodable(sys.stderr)
     return _Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
+
+
+def _escape_unencodable(stream: TextIO) -> None:
+    """What the terminal's encoding has no character for is written as an escape; it is no reason to fail."""
+    if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
+        stream.reconfigure(errors="backslashreplace")
 
 
 def clean(value: object) -> str:
@@ -87,17 +99,48 @@ def note(text: object, style: str = "") -> None:
     line(text, style, to=stderr())
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "") -> None:
-    """A table of safe cells: drawn on a terminal, elsewhere in aligned columns that nothing cuts short."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "", drop: Sequence[str] = ()) -> None:
+    """A table of safe cells: drawn on a terminal, elsewhere in aligned columns that nothing cuts short.
+
+    Where a terminal is too narrow, it goes without the columns ``drop``, one after the other, and then shows each row
+    on lines of its own. Text is wrapped at words; ids, digests and other short values stand on one line.
+    """
     console = stdout()
     cells = [[clean(cell) for cell in row] for row in rows]
     if not console.is_terminal:
         _plain_table(columns, cells, title, console)
         return
+    kept = list(range(len(columns)))
+    for name in (*drop, None):
+        if sum(_least(columns[i], [row[i] for row in cells]) + _BETWEEN for i in kept) <= console.width:
+            _draw(console, [columns[i] for i in kept], [[row[i] for i in kept] for row in cells], title)
+            return
+        kept = [i for i in kept if columns[i] != name]
+    if title:
+        line(title, to=console)
+    for row in cells:
+        facts([(columns[i], row[i]) for i in kept])
+        line(to=console)
+
+
+def _is_rigid(values: Sequence[str]) -> bool:
+    """Whether a column is never wrapped: it holds single words or short values."""
+    return all(len(value) <= _SHORT_VALUE or " " not in value for value in values)
+
+
+def _least(name: str, values: Sequence[str]) -> int:
+    """The least width of a column that breaks no word of less than ordinary length."""
+    if _is_rigid(values):
+        return max(map(cell_len, [name, *values]))
+    return max(cell_len(word) for value in [name, *values] for word in [*value.split(), "-" * _SHORT_VALUE])
+
+
+def _draw(console: Console, columns: Sequence[str], cells: list[list[str]], title: str) -> None:
     heading = Text(clean(title)) if title else None
     drawn = Table(title=heading, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        drawn.add_column(Text(column), overflow="fold")
+    for number, column in enumerate(columns):
+        values = [row[number] for row in cells]
+        drawn.add_column(Text(column), overflow="fold", no_wrap=_is_rigid(values), min_width=_least(column, values))
     for row in cells:
         drawn.add_row(*(Text(cell) for cell in row))
     console.print(drawn, soft_wrap=False)

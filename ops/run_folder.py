@@ -79,11 +79,22 @@ class RunFolder:
         return self.path / "lock"
 
     def create(self) -> None:
-        """Make the folder and those below it; secrets are for the owner alone."""
+        """Make the folder and those below it; secrets are for the owner alone.
+
+        Raises:
+            UsageError: ``run-folder-link``: something of it is a link, and would be written, and emptied, elsewhere.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         for folder in (self.credentials, self.blobs, self.models, self.release, self.outboxes):
-            folder.mkdir(exist_ok=True)
-        self.keys.mkdir(mode=0o700, exist_ok=True)
+            self.own(folder)
+        self.own(self.keys, 0o700)
+
+    def own(self, folder: Path, mode: int = 0o777) -> Path:
+        """A folder of this run, made if it is missing. Raises UsageError as ``create``."""
+        folder.mkdir(mode=mode, exist_ok=True)
+        if folder.is_symlink():
+            raise UsageError("run-folder-link", f"{folder} is a link; a run writes into its own folders only.")
+        return folder
 
     def is_run(self) -> bool:
         """Whether a run began here."""

@@ -234,8 +234,7 @@ class Run:
 
         agents = {}
         for site, identity in keys.sites.items():
-            outbox = self._folder.outbox(site).resolve()
-            outbox.mkdir(parents=True, exist_ok=True)
+            outbox = self._folder.own(self._folder.outbox(site)).absolute()
             agent = Agent(
                 site=site, author=Author(federation.id, identity.did, identity), secret=keys.secrets[site],
                 outbox=outbox, ledger=ledger, clock=utc, base_model=base_model,

@@ -60,7 +60,7 @@ class Tampering(Honest):
         honest = self.agent.deliver(view)
         if honest is None or view.head.round != self.round:
             return honest
-        other = honest.with_name("tampered")
+        other = honest.with_name(f"{honest.name}.tampered")
         shutil.copyfile(honest, other)
         with other.open("r+b") as file:
             file.seek(-1, 2)

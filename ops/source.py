@@ -4,7 +4,7 @@
 import re
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -14,11 +14,13 @@ from chaincode.ledgers import Ledger
 from chaincode.ledgers.queries import Logged
 from chaincode.ledgers.sqlite import SqliteLedger
 from chaincode.ledgers.tables import segment_of
-from identity.errors import UsageError
+from identity.errors import EvidenceError, UsageError
 from ops import output, run_folder
 from ops.bundle_source import BundleSource
+from ops.run_folder import RunFolder
 
-_DIGITS, _INDEX_DIGITS = 64, 19
+_DIGITS, _INDEX_DIGITS, _ID_LEAST = 64, 19, 4
+_OF_OTHER_FILES = ("model-", "proof-", "credential", "file-", "not-founded")  # errors that are not about the ledger
 _WINDOW, _WIDER = 4096, 8  # entries at the end of the log that are looked at first; how much more each time after
 _DIGEST = re.compile(r"[0-9a-f]{6,64}")
 Wanted = Mapping[str, str | int]
@@ -26,7 +28,12 @@ Wanted = Mapping[str, str | int]
 
 
 class Source(Ledger, Protocol):
-    """A ledger to read: what ``submit`` gets, it refuses. Every answer is in the log's order."""
+    """A ledger to read: what ``submit`` gets, it refuses. Every answer is in the log's order.
+
+    ``given`` is the PATH that a command was given, None where the run was found.
+    """
+
+    given: str | None
 
     @property
     def size(self) -> int:
@@ -57,6 +64,7 @@ class Source(Ledger, Protocol):
 class LedgerSource(SqliteLedger):
     """The embedded ledger as a source."""
 
+    given: str | None = None
     _floor = 0
 
     def digests(self, prefix: str) -> list[str]:
@@ -88,25 +96,67 @@ class LedgerSource(SqliteLedger):
 
 
 @contextmanager
-def opened(path: str | None) -> Iterator[Source]:
+def opened(path: str | None, *, announce: bool = False) -> Iterator[Source]:
     """The source that a command's PATH means; ``run_folder.resolve`` says how it is found.
+
+    ``announce`` says on stderr which folder is read where none was given.
 
     Raises:
         UsageError: there is none. EvidenceError, Unavailable: it cannot be read as what it must be.
     """
-    if path is not None and Path(path).is_file():
-        if not is_bundle(Path(path)):
-            raise UsageError("not-a-run", f"{path} is neither a run folder nor an exported bundle.")
-        yield BundleSource(Path(path))
-        return
-    with LedgerSource.open(run_folder.resolve(path).ledger) as ledger:
-        yield ledger
+    try:
+        if path is not None and Path(path).is_file():
+            if not is_bundle(Path(path)):
+                here = _newest("status") or output.command_line("new", "my-federation")
+                raise UsageError("not-a-run", f"{path} is neither a run folder nor an exported bundle.", next=here)
+            bundle = BundleSource(Path(path))
+            bundle.given = path
+            yield bundle
+            return
+        folder = folder_of(path, announce=announce)
+        with LedgerSource.open(folder.ledger) as ledger:
+            ledger.given = path
+            yield ledger
+    except EvidenceError as error:
+        if not error.code.startswith(_OF_OTHER_FILES):  # what is wrong with the evidence as a whole is for the audit to say
+            error.next = output.command_line("audit", "verify", *([path] if path else []))
+        raise
+
+
+def folder_of(path: str | None, *, announce: bool = False) -> RunFolder:
+    """The run folder that a command's PATH means; ``announce`` says on stderr which it is where none was given.
+
+    Raises:
+        UsageError: ``run-missing``, ``not-a-run``, always with a next command.
+    """
+    try:
+        folder = run_folder.resolve(path)
+    except UsageError as error:
+        error.next = error.next or output.command_line("new", "my-federation")
+        raise
+    if announce and path is None:
+        output.note(f"reading {output.relative(folder.path)}", "dim")
+    return folder
+
+
+def _newest(command: str) -> str | None:
+    """A command on the newest run, None where there is no run."""
+    with suppress(UsageError):
+        return output.command_line(command, run_folder.resolve().path)
+    return None
+
+
+def next_for(source: Source, command: str, *arguments: object) -> str:
+    """A command to run next on the same source."""
+    return output.command_line(command, *([source.given] if source.given else []), *arguments)
 
 
 def which(text: str, size: int) -> int | str:
     """An entry as a person names it: its index (also ``#12``), or the beginning of its id."""
     digits = text.removeprefix("#")
-    if digits.isascii() and digits.isdigit() and len(digits) <= _INDEX_DIGITS and (text != digits or int(digits) < size):
+    if digits.isascii() and digits.isdigit() and len(digits) <= _INDEX_DIGITS and (
+        text != digits or int(digits) < size or len(digits) < _ID_LEAST
+    ):
         return int(digits)
     return text.lower()
 
@@ -125,10 +175,18 @@ def digest(source: Source, text: str, what: str) -> str:
         return found[0]
     if found:
         raise UsageError("digest-ambiguous", f"More than one digest begins with {prefix}: give more digits.")
-    raise UsageError("digest-unknown", f"No entry is about {what} {prefix}.", next=output.command_line("log"))
+    raise UsageError("digest-unknown", f"No entry is about {what} {prefix}.", next=next_for(source, "log"))
 
 
 def read(source: Source, index: int | str) -> tuple[Logged, Entry]:
-    """An entry where it stands, its bytes checked and its signature verified."""
-    logged = source.entry(index)
+    """An entry where it stands, its bytes checked and its signature verified.
+
+    Raises:
+        UsageError: ``entry-*``, with the entries that there are. EvidenceError: its bytes are not what they must be.
+    """
+    try:
+        logged = source.entry(index)
+    except UsageError as error:
+        there = f"entries 0 to {source.size - 1}" if source.size else "no entries"
+        raise UsageError(error.code, f"{error.message}\nThe ledger has {there}.", next=next_for(source, "log")) from error
     return logged, open_entry(logged.envelope)

@@ -7,6 +7,7 @@ delivers the bytes after the seal (R2). Each ``check`` refuses what the ledger d
 
 import hashlib
 import hmac
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,9 @@ from chaincode.state import Federation, Head, Member, Party, Result, Seat, Terms
 from identity import credentials
 from identity.errors import CredentialError, Rejected
 from participant.ports import TrainFailure, TrainOrder, TrainResult
+
+_OURS = re.compile(r"[0-9a-f]{64}|update-.*|[0-9a-f]{64}\.tampered")
+"""The names of blobs in an outbox, and of what is written on the way to one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +185,8 @@ class Agent:
     def clean(self) -> None:
         """Empty the outbox after a round; what was delivered is with the coordinator, as evidence."""
         for path in self.outbox.iterdir():
-            path.unlink()
+            if _OURS.fullmatch(path.name):  # nothing else that may lie there is this site's to delete
+                path.unlink()
 
     def _at(self, view: RoundView) -> int:
         return max(self._clock(), view.head.at)

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from chaincode import artefacts
-from chaincode.audit.tables import TablesObserver
+from chaincode.audit.tables import TablesObserver, ascending
 from chaincode.blobs import BlobStore
 from chaincode.files import mapped
 from chaincode.ledgers.connection import Connection
@@ -29,7 +29,7 @@ class FolderSource:
     def checkpoint(self) -> str | bytes:
         """The log's signed head. Raises EvidenceError(ledger-inconsistent) where there is none."""
         with errors_of(self._connection.path):
-            rows = self._connection.raw.execute("SELECT note FROM checkpoint").fetchall()
+            rows = self._connection.raw.execute("SELECT note FROM checkpoint").fetchmany(2)
         if len(rows) != 1 or not isinstance(rows[0][0], str | bytes):
             raise EvidenceError("ledger-inconsistent", f"The table checkpoint has {len(rows)} rows, or one that is no note.")
         note: str | bytes = rows[0][0]
@@ -38,7 +38,8 @@ class FolderSource:
     def entries(self) -> Iterator[bytes]:
         """The envelopes in the log's order. Raises EvidenceError: ledger-*."""
         with errors_of(self._connection.path):
-            for (envelope,) in self._connection.raw.execute("SELECT envelope FROM entry ORDER BY idx"):
+            rows = self._connection.raw.execute("SELECT idx, envelope FROM entry ORDER BY idx")
+            for _, envelope in ascending(rows, 1, "entry"):
                 # A damaged file can hold any type here; what is no envelope is found when it is opened.
                 yield envelope if isinstance(envelope, bytes) else str(envelope).encode()
 

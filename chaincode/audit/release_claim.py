@@ -73,6 +73,8 @@ def _check_card(draft: Draft, source: Source, released: Released) -> None:
         with source.open(name) as data:
             if data is None:
                 draft.lose(name)
+            elif len(data) > _MAX_CARD:
+                draft.fail("release-card", name, f"The card has {len(data)} bytes, more than any card.")
             elif (digest := sha256(data).hexdigest()) != released.card:
                 draft.fail("release-card", name, f"The card's SHA-256 is {digest}; {released.ref} says {released.card}.")
     except EvidenceError as error:

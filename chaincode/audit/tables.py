@@ -24,6 +24,23 @@ _WHOLE, _STATE = 1, 4  # the claims that a table bears on
 _COLUMNS = ("idx", "kind", "member", "did", "agreement", "round", "at", "latest")
 
 
+def ascending(rows: Iterable[Row], columns: int, table: str) -> Iterator[Row]:
+    """Rows whose first columns must ascend, as their primary key does: a file of few pages cannot repeat them for ever.
+
+    Raises EvidenceError(ledger-corrupt).
+    """
+    last: Row | None = None
+    for row in rows:
+        key = row[:columns]
+        try:
+            if last is not None and not last < key:
+                raise EvidenceError("ledger-corrupt", f"The rows of table {table} are not in the order of their keys.")
+        except TypeError as error:
+            raise EvidenceError("ledger-corrupt", f"The keys of table {table} are not of one type.") from error
+        last = key
+        yield row
+
+
 class _Cursor:
     """The rows of a table in the order of their number, which is their first column."""
 
@@ -56,7 +73,7 @@ class TablesObserver:
         self._raw, self._path = raw, path
         self._found = [(_WHOLE, Finding("ledger-corrupt", path.name, fault)) for fault in faults]
         self._unlisted: Counter[str] = Counter()
-        self._names: dict[Any, Any] = dict(self._scan("name", "SELECT number, text FROM name"))
+        self._names: dict[Any, Any] = dict(self._scan("name", "SELECT number, text FROM name ORDER BY number"))
         self._named: set[str | None] = set()
         self._entries = _Cursor(self._scan("entry", "SELECT idx, id, present FROM entry ORDER BY idx"))
         self._facets = _Cursor(self._scan("facet", "SELECT * FROM facet ORDER BY idx"))
@@ -114,7 +131,7 @@ class TablesObserver:
 
     def _check_subjects(self) -> None:
         expected, found = set(self._subjects), set[bytes]()
-        for segment, digest, index in self._scan("subject", "SELECT segment, digest, idx FROM subject"):
+        for segment, digest, index in self._scan("subject", "SELECT segment, digest, idx FROM subject ORDER BY segment, digest, idx", 3):
             sound = isinstance(digest, bytes) and isinstance(index, int) and 0 <= index < 1 << 63
             item = digest + index.to_bytes(8, "big") if sound else b""
             if (item not in expected and index not in self._unknown) or (sound and segment != segment_of(index)):
@@ -127,7 +144,7 @@ class TablesObserver:
 
     def _check_state(self, state: Mapping[str, bytes]) -> None:
         found = set()
-        for key, value in self._scan("state", "SELECT key, value FROM state"):
+        for key, value in self._scan("state", "SELECT key, value FROM state ORDER BY key"):
             found.add(key)
             if key not in state or key.startswith(states.entry_key("")):
                 self._differs("state", f"key {_text(key)}", "no accepted entry writes it here", _STATE)
@@ -146,7 +163,7 @@ class TablesObserver:
 
     def _check_meta(self, state: Mapping[str, bytes]) -> None:
         """The ledger's own name and key are those of the founding entry."""
-        facts: dict[Any, Any] = dict(self._scan("meta", "SELECT name, value FROM meta"))
+        facts: dict[Any, Any] = dict(self._scan("meta", "SELECT name, value FROM meta ORDER BY name"))
         if states.FEDERATION not in state:
             return
         federation = states.decode(Federation, state[states.FEDERATION])
@@ -156,11 +173,11 @@ class TablesObserver:
                 what = f"it says {_text(facts.get(name))}; the founding entry says {expected.get(name)}"
                 self._differs("meta", f"row {name}", what)
 
-    def _scan(self, table: str, statement: str) -> Iterator[Row]:
-        """The rows of a statement; where the file cannot be read any further, that is a finding and the end."""
+    def _scan(self, table: str, statement: str, columns: int = 1) -> Iterator[Row]:
+        """The rows of a statement, whose first columns are the table's key; where the file cannot be read any further, that is a finding and the end."""
         try:
             with errors_of(self._path):
-                yield from self._raw.execute(statement)
+                yield from ascending(self._raw.execute(statement), columns, table)
         except EvidenceError as error:
             self._found.append((_WHOLE, Finding(error.code, f"table {table}", error.message)))
 

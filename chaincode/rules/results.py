@@ -117,7 +117,7 @@ def abort(entry: Entry, view: View) -> None:
     sealed = head.state == "sealed"
     if entry.member == terms.coordinator:
         earliest = head.deliver_by + 1 if sealed else head.at
-    elif view.get(Party, state.party_key(entry.agreement, entry.member)) is not None:
+    elif (party := view.get(Party, state.party_key(entry.agreement, entry.member))) is not None and party.state != "proposed":
         earliest = 1 + terms.record_seconds + (head.deliver_by if sealed else head.commit_by + terms.deliver_seconds)
     else:
         raise Rejected("not-a-party", f"{entry.member} is neither a party nor the coordinator of the agreement.")

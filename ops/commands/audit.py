@@ -11,21 +11,22 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from chaincode import artefacts, trust
+from chaincode import trust
 from chaincode.audit import ABSENT, FAIL, INCOMPLETE, PASS, Claim, Report, audit, unreadable
 from chaincode.audit.bundle_source import bundle_source
 from chaincode.audit.export import export as write_export
 from chaincode.audit.folder_source import LEDGER, folder_source
-from chaincode.bundle import is_bundle, open_bundle
-from chaincode.checkpoints import MAX_PROOF_BYTES
+from chaincode.bundle import is_bundle
+from chaincode.checkpoints import parse_checkpoint
 from chaincode.files import read_bounded, replacing
 from chaincode.ledgers.sqlite import SqliteLedger
+from chaincode.notes import parse_note
 from chaincode.proofs import LogSource, ScannedLog, is_proof, make_entry_proof
-from chaincode.trust import FederationKey
+from chaincode.trust import KEY_FILE, FederationKey
 from identity.errors import EvidenceError, UsageError
-from ops import output, run_folder, settings
+from ops import heads, output, proof_check, settings
 from ops.options import JsonOption, PathAndEntry, PathArgument, path_and
-from ops.source import opened, which
+from ops.source import folder_of, opened, read, which
 
 app = typer.Typer(add_completion=False)
 
@@ -57,9 +58,14 @@ def verify(
     path: PathArgument = None, head: HeadOption = None, key: KeyOption = None, recompute: RecomputeOption = True,
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
-    """Judge every claim about a run or a bundle, with what each rests on."""
-    place = _place(path)
-    options: dict[str, Any] = {"head": _head(head), "key": _key(key), "recompute": recompute}
+    """Judge every claim about a run or a bundle, or a proof file of one entry, with what each rests on."""
+    place = _place(path, announce=not as_json)
+    if proof_check.is_proof_file(place):
+        if head is not None:
+            raise UsageError("usage", "A proof file is judged by its own head: --head is for runs and bundles.")
+        proof_check.check(place, _key_path(key), as_json=as_json)
+        return
+    options: dict[str, Any] = {"head": None if head is None else heads.read_head(head, path), "key": _key(key), "recompute": recompute}
     report = verify_bundle(place, **options) if place.is_file() else verify_folder(place, **options)
     if as_json:
         output.emit_json("audit", report_json(report))
@@ -90,7 +96,7 @@ def prove(arguments: EntryArgument, out: OutOption) -> None:
     path, text = path_and(arguments, "ENTRY")
     _check_free(out, "proof", lambda existing: is_proof(read_bounded(existing, 64)))
     with opened(path) as source:
-        logged = source.entry(which(text, source.size))
+        logged, _ = read(source, which(text, source.size))
         log: LogSource = (
             source if isinstance(source, SqliteLedger)
             else ScannedLog(source.entries(), source.checkpoint(), lambda index, _: index == logged.index)
@@ -99,6 +105,27 @@ def prove(arguments: EntryArgument, out: OutOption) -> None:
     with replacing(out, fsync=True) as file:
         file.write(proof.encode())
     output.line(f"wrote {out}: entry {logged.index} ({logged.id}) of {size}")
+    output.line(f"Whoever holds the federation's {KEY_FILE} checks it with:")
+    output.next_command("audit", "verify", out, "--key", _key_of(path))
+
+
+def _key_of(path: str | None) -> Path:
+    """The key file of the run that PATH means; of a bundle only its name, for the key is to come from elsewhere."""
+    return Path(KEY_FILE) if path is not None and Path(path).is_file() else _place(path) / KEY_FILE
+
+
+@app.command("head")
+def keep_head(out: OutOption, path: PathArgument = None) -> None:
+    """Write the log's present signed checkpoint, to keep elsewhere."""
+    _check_free(out, "checkpoint", heads.is_head_file)
+    with opened(path, announce=True) as source:
+        note = source.checkpoint()
+    with replacing(out, fsync=True) as file:
+        file.write(note.encode())
+    checkpoint = parse_checkpoint(parse_note(note).text)
+    output.line(f"wrote {out}: the head of {checkpoint.origin} at {checkpoint.size} entries")
+    output.line("Keep it where nobody who runs the federation can change it. Later it shows that nothing was rewritten:")
+    output.next_command("audit", "verify", _place(path), "--head", out)  # by its name: the newest run will be another one
 
 
 def verify_folder(path: Path, **options: Any) -> Report:
@@ -183,9 +210,17 @@ def _show_claim(claim: Claim) -> None:
         output.line(f"{_INDENT}note: {note}")
 
 
-def _place(path: str | None) -> Path:
-    """What PATH means: a file, which is judged as a bundle whatever it holds, or a run folder."""
-    return Path(path) if path is not None and Path(path).is_file() else run_folder.resolve(path).path
+def _place(path: str | None, *, announce: bool = False) -> Path:
+    """What PATH means: a file, which is judged as a bundle or a proof whatever it holds, or a run folder."""
+    if path is not None and Path(path).is_file():
+        return Path(path)
+    return folder_of(path, announce=announce).path
+
+
+def _key_path(given: Path | None) -> Path | None:
+    """The file of the key that the auditor trusts, from the command line or the settings."""
+    text = settings.text("key")
+    return given or (Path(text) if text else None)
 
 
 def _key(given: Path | None) -> FederationKey | None:
@@ -194,19 +229,8 @@ def _key(given: Path | None) -> FederationKey | None:
     Raises:
         EvidenceError: ``federation-key``. OSError where the file cannot be read.
     """
-    text = settings.text("key")
-    path = given or (Path(text) if text else None)
+    path = _key_path(given)
     return None if path is None else trust.read_key(path)
-
-
-def _head(path: Path | None) -> bytes | None:
-    """The bytes of a head that was held outside; out of a bundle, the head that it was exported under."""
-    if path is None:
-        return None
-    if is_bundle(path):
-        with open_bundle(path) as bundle:
-            return bytes(bundle.body(artefacts.CHECKPOINT) or b"")
-    return read_bounded(path, MAX_PROOF_BYTES)
 
 
 def _check_free(path: Path, what: str, is_ours: Callable[[Path], bool]) -> None:

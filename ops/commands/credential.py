@@ -16,8 +16,8 @@ from chaincode.state import DidOwner, Member, did_key, member_key
 from identity import jws
 from identity.credentials import Membership
 from identity.didkit_check import Verdict, verify_both
-from identity.errors import CredentialError, EvidenceError
-from ops import output
+from identity.errors import CredentialError, EvidenceError, UsageError
+from ops import output, run_folder
 from ops.names import Names
 from ops.options import JsonOption
 from ops.source import Source, opened
@@ -25,16 +25,21 @@ from ops.source import Source, opened
 app = typer.Typer(add_completion=False)
 
 _LIMIT = 64 * 1024
+NOT_CHECKED = "signature valid, ISSUER NOT CHECKED"
 
 FilesArgument = Annotated[list[Path], typer.Argument(metavar="FILE", help="Credentials: VC-JWT files.", show_default=False)]
 InOption = Annotated[
-    str | None, typer.Option("--in", metavar="PATH", help="The run folder or bundle whose authority and members count.")
+    str | None,
+    typer.Option("--in", metavar="PATH", help="The run or bundle whose authority and members count; else the current folder or the newest run."),
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A credential as three judge it: we, DIDKit, and the ledger where one was given."""
+    """A credential as three judge it: we, DIDKit, and the ledger where there is one.
+
+    ``ok`` is never true without a ledger: a credential that vouches for its own issuer proves nothing.
+    """
 
     file: Path
     verdict: Verdict
@@ -53,17 +58,27 @@ def verify(files: FilesArgument, ledger: InOption = None, as_json: JsonOption = 
     """Show our verdict, DIDKit's, and the ledger's."""
     tokens = [_read(path) for path in files]
     now = int(time.time())
-    if ledger is None:
+    alone = ledger is None and not _has_run()
+    if alone:
         judged = [_alone(path, token, now) for path, token in zip(files, tokens, strict=True)]
     else:
-        with opened(ledger) as source:
+        with opened(ledger, announce=not as_json) as source:
             judged = _on_ledger(source, files, tokens, now)
     if as_json:
         output.emit_json("credential", {"credentials": [_as_json(one) for one in judged], "at": now})
     else:
-        _show(judged, ledger)
+        _show(judged)
     if not all(one.ok for one in judged):
         raise typer.Exit(1)
+
+
+def _has_run() -> bool:
+    """Whether there is a run to ask that nobody had to name."""
+    try:
+        run_folder.resolve()
+    except UsageError:
+        return False
+    return True
 
 
 def _read(path: Path) -> str:
@@ -92,7 +107,7 @@ def _alone(path: Path, token: str, now: int) -> Judged:
     issuer, federation = stated.get("issuer"), stated.get("federation")
     issuers = [issuer] if isinstance(issuer, str) else []
     verdict = verify_both([token], issuers=issuers, federation=str(federation), now=now)[0]
-    return Judged(path, verdict, stated, "", verdict.membership is not None)
+    return Judged(path, verdict, stated, "", ok=False)
 
 
 def _on_ledger(source: Source, files: list[Path], tokens: list[str], now: int) -> list[Judged]:
@@ -127,14 +142,20 @@ def _standing(source: Source, membership: Membership, now: int) -> tuple[str, bo
 def _as_json(one: Judged) -> dict[str, Any]:
     membership, theirs = one.verdict.membership, one.verdict.theirs
     return {
-        "file": str(one.file), "accepted": one.ok, "ours": one.verdict.ours, "didkit": theirs.verdict, "didkit_detail": theirs.detail,
+        "file": str(one.file), "accepted": one.ok, "issuer_checked": bool(one.ledger), "ours": one.verdict.ours, "didkit": theirs.verdict, "didkit_detail": theirs.detail,
         "error": one.verdict.error.code if one.verdict.error else None, "ledger": one.ledger or None, "stated": dict(one.stated),
         "digest": membership.digest if membership else None,
         "not_before": membership.not_before if membership else None, "not_after": membership.not_after if membership else None,
     }  # fmt: skip
 
 
-def _show(judged: list[Judged], ledger: str | None) -> None:
+def _result(one: Judged) -> str:
+    if one.ok:
+        return "accepted"
+    return "REFUSED" if one.ledger or one.verdict.membership is None else NOT_CHECKED
+
+
+def _show(judged: list[Judged]) -> None:
     for one in judged:
         membership, theirs = one.verdict.membership, one.verdict.theirs
         second = "not available" if theirs.verdict == "not-available" else theirs.verdict
@@ -143,12 +164,12 @@ def _show(judged: list[Judged], ledger: str | None) -> None:
             *((name, one.stated.get(name) or "?") for name in ("subject", "role", "organisation", "federation", "issuer")),
             *([("valid", f"{output.when(membership.not_before)} to {output.when(membership.not_after)}"),
                ("digest", membership.digest)] if membership else []),
-            ("our verdict", one.verdict.ours),
+            ("our verdict", one.verdict.ours if one.ledger or membership is None else "signature and dates valid"),
             ("second opinion (DIDKit)", f"{second}{f': {theirs.detail}' if theirs.detail else ''}"),
             *([("error", str(one.verdict.error))] if one.verdict.error else []),
-            ("ledger", one.ledger or "not asked: no --in was given"),
-            ("result", "accepted" if one.ok else "REFUSED"),
+            ("ledger", one.ledger or "not asked: there is no run here, and no --in was given"),
+            ("result", _result(one)),
         ])  # fmt: skip
         output.line()
-    if ledger is None:
+    if not all(one.ledger for one in judged):
         output.note("The issuer is the one that each credential names itself: --in PATH asks a federation's ledger who may issue.")

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """``fedledger log``: the ledger's entries, those that are asked for, newest last."""
 
-import heapq
 import re
 import time
 from datetime import UTC, datetime
@@ -12,7 +11,7 @@ import typer
 from chaincode.entries import Entry
 from chaincode.kinds import KINDS
 from identity.errors import UsageError
-from ops import entry_text, output
+from ops import entry_text, lineage, output
 from ops.names import Names
 from ops.options import JsonOption, LimitOption, PathArgument
 from ops.source import Source, Wanted, opened, read
@@ -22,6 +21,8 @@ app = typer.Typer(add_completion=False)
 _AGO = re.compile(r"([1-9][0-9]{0,5})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _COLUMNS = ("index", "at", "kind", "round", "member", "says", "entry")
+_LEAST = ("entry", "at", "round")  # which columns a narrow terminal goes without, in this order
+BY, ABOUT = "by", "about"
 
 
 def _kinds(incomplete: str) -> list[str]:
@@ -29,7 +30,7 @@ def _kinds(incomplete: str) -> list[str]:
 
 
 KindOption = Annotated[str | None, typer.Option("--kind", help="Only entries of this kind.", autocompletion=_kinds)]
-DidOption = Annotated[str | None, typer.Option("--did", metavar="MEMBER", help="Only entries of a member: a DID that it has or had, or its name.")]
+DidOption = Annotated[str | None, typer.Option("--did", metavar="MEMBER", help="Only entries by a member or about it: a DID that it has or had, or its name.")]
 RoundOption = Annotated[int | None, typer.Option("--round", min=1, help="Only entries of this round.")]
 SinceOption = Annotated[str | None, typer.Option("--since", metavar="TIME", help="Only later ones: 90m, 2d, 2026-11-23 or 2026-11-23T12:00:00Z.")]
 
@@ -43,48 +44,57 @@ def log(
     if kind is not None and kind not in KINDS:
         raise UsageError("kind-unknown", f"No kind of entry is called {kind[:40]!r}.\nallowed: {', '.join(KINDS)}")
     start = None if since is None else parse_time(since, int(time.time()))
-    with opened(path) as source:
+    with opened(path, announce=not as_json) as source:
         names = Names(source)
+        member = None if did is None else names.find(did)
         columns = {} if kind is None else {"kind": kind}
-        alternatives = _alternatives(source, columns, None if did is None else names.find(did), round_)
-        asked = limit + 1 if limit else 0
-        found = list(heapq.merge(*(source.newest(wanted, start, asked) for wanted in alternatives)))
-        indexes = [index for position, index in enumerate(found) if position == 0 or found[position - 1] != index]
+        found = _found(source, _within(source, columns, round_), member, start, limit + 1 if limit else 0)
+        indexes = sorted(found)
         more = bool(limit) and len(indexes) > limit
         shown = indexes[-limit:] if limit else indexes
         if as_json:
-            entries = [_as_json(source, names, index) for index in shown]
+            entries = [_as_json(source, names, index, found[index]) for index in shown]
             output.emit_json("log", {"entries": entries, "more": more, "size": source.size})
             return
         if more:
             output.note(f"Only the newest {limit} are shown; --limit 0 shows all.")
-        output.table(_COLUMNS, [_row(source, names, index) for index in shown])
+        headings = _COLUMNS if member is None else (*_COLUMNS[:3], "by/about", *_COLUMNS[3:])
+        output.table(headings, [_row(source, names, index, found[index]) for index in shown], drop=_LEAST)
         if not shown:
             output.note(f"None of the {source.size} entries is like that.")
 
 
-def _alternatives(source: Source, columns: dict[str, Any], member: str | None, round_: int | None) -> list[Wanted]:
-    """The searches whose answers together are what was asked for: a DID may be the member's name or the key that
-    signed, and a round may be one of several agreements."""
-    found: list[dict[str, Any]] = [columns]
-    if member is not None:
-        found = [columns | {"member": member}, columns | {"did": member}]
-    if round_ is not None:
-        agreements = [read(source, logged.index)[1].agreement for logged in source.find("propose")]
-        found = [wanted | {"agreement": a, "round": round_} for a in agreements for wanted in found]
-    return list(found)
+def _within(source: Source, columns: dict[str, Any], round_: int | None) -> list[Wanted]:
+    """The searches whose answers together are what was asked for: a round may be one of several agreements."""
+    if round_ is None:
+        return [columns]
+    agreements = [read(source, logged.index)[1].agreement for logged in source.find("propose")]
+    return [columns | {"agreement": agreement, "round": round_} for agreement in agreements]
 
 
-def _row(source: Source, names: Names, index: int) -> tuple[object, ...]:
+def _found(source: Source, within: list[Wanted], member: str | None, start: int | None, asked: int) -> dict[int, str]:
+    """The indexes of what was asked for, and how each concerns the member; of each search the newest ``asked``."""
+    if member is None:
+        return {index: "" for wanted in within for index in source.newest(wanted, start, asked)}
+    about = {index: ABOUT for index, _ in lineage.about(source, member, within, start, asked)}
+    # A DID may be the member's name or the key that signed.
+    columns = ("member", "did")
+    by = {index: BY for wanted in within for c in columns for index in source.newest({**wanted, c: member}, start, asked)}
+    return about | by
+
+
+def _row(source: Source, names: Names, index: int, how: str) -> tuple[object, ...]:
     logged, entry = read(source, index)
     names.learn(entry_text.members_of(entry))
     says, who = entry_text.summary(entry, names), names(entry.member)
-    return index, output.when(entry.at), entry.kind, entry_text.place(entry), who, says, output.short(logged.id)
+    relation = (how,) if how else ()
+    return index, output.when(entry.at), entry.kind, *relation, entry_text.place(entry), who, says, output.short(logged.id)
 
 
-def _as_json(source: Source, names: Names, index: int) -> dict[str, Any]:
+def _as_json(source: Source, names: Names, index: int, how: str) -> dict[str, Any]:
     logged, entry = read(source, index)
-    return {"index": logged.index, **facts(entry), "summary": entry_text.summary(entry, names)}
+    relation = {"relation": how} if how else {}
+    return {"index": logged.index, **facts(entry), **relation, "summary": entry_text.summary(entry, names)}
 
 
 def facts(entry: Entry) -> dict[str, Any]:

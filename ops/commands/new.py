@@ -10,9 +10,11 @@ import typer
 from chaincode import schema
 from identity.errors import EvidenceError, UsageError
 from ops import output
+from ops.federation_file import SHIPPED
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
 FILES = {"federation.toml": "federation.toml.txt", "task.py": "task.py.txt"}
+RESERVED = {"runs"}  # where every run's folder lies
 
 app = typer.Typer(add_completion=False)
 
@@ -22,10 +24,11 @@ def new(name: Annotated[str, typer.Argument(metavar="NAME", show_default=False, 
     """Write a new federation's file and a task to start from."""
     folder = Path(name)
     _check_name(folder.name)
-    if existing := [path for path in _paths(folder) if path.exists() or path.is_symlink()]:
+    if _is_taken(folder):
         raise UsageError(
-            "new-exists", f"{existing[0]} exists, and nothing is overwritten.", next=output.command_line("new", f"{name}-2")
-        )
+            "new-exists", f"{folder} exists and is not an empty folder; nothing is overwritten.",
+            next=output.command_line("new", f"{name}-2"),
+        )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     for path, template in zip(_paths(folder), FILES.values(), strict=True):
         text = Template((TEMPLATES / template).read_text(encoding="utf-8"))
@@ -41,7 +44,18 @@ def _paths(folder: Path) -> list[Path]:
     return [folder / name for name in FILES]
 
 
+def _is_taken(folder: Path) -> bool:
+    if folder.is_dir():
+        return any(folder.iterdir())
+    return folder.exists() or folder.is_symlink()
+
+
 def _check_name(name: str) -> None:
+    if name in RESERVED or (SHIPPED / f"{name}.toml").is_file():
+        raise UsageError(
+            "new-name", f"{name!r} already means something to this program.\nallowed: any other name\nexample: my-{name}",
+            next=output.command_line("new", f"my-{name}"),
+        )  # fmt: skip
     try:
         schema.slug(name, "NAME")
     except EvidenceError as error:

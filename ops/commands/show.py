@@ -26,7 +26,7 @@ EntryArgument = Annotated[
 def show(arguments: EntryArgument, as_json: JsonOption = False) -> None:
     """Show one entry in full."""
     path, text = path_and(arguments, "ENTRY")
-    with opened(path) as source:
+    with opened(path, announce=not as_json) as source:
         logged, entry = read(source, which(text, source.size))
         names = Names(source)
         names.learn(entry_text.members_of(entry))

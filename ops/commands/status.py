@@ -61,7 +61,7 @@ def status(
 ) -> None:
     """Show rounds, sites, what happens next, and who is late."""
     now = int(time.time())
-    with opened(path) as source:
+    with opened(path, announce=not as_json) as source:
         names = Names(source)
         proposals = lineage.proposals(source)
         overview = _overview(source, proposals, agreement, now) if proposals else None
@@ -108,7 +108,8 @@ def _show_rounds(source: Source, names: Names, overview: Overview, limit: int) -
              metrics(r["metrics"]), output.short(r["model"]), "yes" if r["released"] else "")
             for r in _rounds(source, view, limit)]  # fmt: skip
     output.line()
-    output.table(("round", "state", "attempts", "updates", "left out", "examples", "held-out", "model", "released"), rows, title=title)
+    output.table(("round", "state", "attempts", "updates", "left out", "examples", "held-out", "model", "released"), rows, title=title,
+                 drop=("attempts", "examples", "released", "model"))
     if limit and view.head.round > limit:
         output.note(f"Only the newest {limit} of {view.head.round} rounds are shown; --limit 0 shows all.")
 
@@ -164,7 +165,8 @@ def _show_sites(names: Names, overview: Overview) -> None:
              for r in rows[:_SITES]]  # fmt: skip
     output.line()
     output.table(("site", "did", "agreement", "standing", "seat", "update", "examples"), shown,
-                 title=f"Sites in round {head.round} attempt {head.attempt}: {counts}")  # fmt: skip
+                 title=f"Sites in round {head.round} attempt {head.attempt}: {counts}",
+                 drop=("agreement", "examples", "update", "standing"))  # fmt: skip
     if len(rows) > _SITES:
         output.note(f"Only {_SITES} of {len(rows)} sites are shown; --json has all.")
 

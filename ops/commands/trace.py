@@ -21,7 +21,7 @@ from ops.entry_text import metrics
 from ops.lineage import INCLUDED, Contribution
 from ops.names import Names
 from ops.options import JsonOption, PathArgument
-from ops.source import Source, digest, opened, read
+from ops.source import Source, digest, next_for, opened, read
 
 app = typer.Typer(add_completion=False)
 
@@ -41,7 +41,7 @@ def trace(
     """Show what is behind a model, or where an update went."""
     if sum(option is not None for option in (model, did, update)) != 1:
         raise UsageError("usage", "Say one of --model, --did and --update.", next=output.command_line("trace", "--help"))
-    with opened(path) as source:
+    with opened(path, announce=not as_json) as source:
         names = Names(source)
         if model is not None:
             answer = _back(source, names, _model(source, model), limit)
@@ -82,13 +82,20 @@ def _back(source: Source, names: Names, model: str, limit: int) -> Answer:
 
 def _from_member(source: Source, member: str, limit: int) -> Answer:
     found = lineage.contributions_of(source, member, limit + 1 if limit else 0)
-    return {"member": member} | _uses(source, found, lineage.first_included(source, member), limit)
+    answer = {"member": member} | _uses(source, found, lineage.first_included(source, member), limit)
+    concerned = lineage.about(source, member, [{"kind": kind} for kind in ("open", "seal", "record")], None, limit + 1 if limit else 0)
+    left_out = [
+        {"agreement": e.agreement, "round": e.body["round"], "attempt": e.body["attempt"], "at": e.at, "entry": e.id,
+         "reason": lineage.left_out(e, member)} for _, e in concerned
+    ]  # fmt: skip
+    shown = left_out[-limit if limit else None :]
+    return answer | {"left_out": shown, "more": answer["more"] or len(shown) < len(left_out)}
 
 
 def _from_update(source: Source, update: str, limit: int) -> Answer:
     found = [lineage.contribution(source, commit) for commit in lineage.commits_to(source, update)]
     if not found:
-        raise UsageError("update-unknown", f"Nobody committed to an update {update}.")
+        raise UsageError("update-unknown", f"Nobody committed to an update {update}.", next=next_for(source, "log", "--kind", "commit"))
     return {"update": update} | _uses(source, found, {c.agreement: c.round for c in found if c.outcome == INCLUDED}, limit)
 
 
@@ -130,7 +137,7 @@ def _show_back(answer: Answer, names: Names) -> None:
         ("round", "recorded", "agreement", "updates", "base", "model", "held-out", "entry"),
         [(r["round"], output.when(r["at"]), output.short(r["agreement"]), len(_included(r["contributions"])), output.short(r["base"]),
           output.short(r["model"]), metrics(r["metrics"]), output.short(r["entry"])) for r in rounds],
-        title=f"Rounds behind it, the latest first{began}",
+        title=f"Rounds behind it, the latest first{began}", drop=("entry", "recorded", "base", "agreement"),
     )  # fmt: skip
     committed = [c for r in rounds for c in r["contributions"]]
     _show_updates(committed, names, "Updates that were committed for them")
@@ -139,7 +146,7 @@ def _show_back(answer: Answer, names: Names) -> None:
     output.table(("site", "did", "updates", "most examples", "credentials"), [
         (s["organisation"], s["member"], len(own[s["member"]]), max(own[s["member"]]),
          ", ".join(output.short(c["credential"]) for c in s["credentials"])) for s in answer["sites"]
-    ], title="Sites whose data is in it")  # fmt: skip
+    ], title="Sites whose data is in it", drop=("most examples", "updates", "credentials"))  # fmt: skip
     for agreement in answer["agreements"]:
         output.line()
         _show_agreement(agreement, names)
@@ -149,14 +156,18 @@ def _included(contributions: Sequence[Answer]) -> list[Answer]:
     return [c for c in contributions if c["outcome"] == INCLUDED]
 
 
+def _place(value: Answer) -> str:
+    return str(value["round"]) if value["attempt"] == 1 else f"{value['round']}.{value['attempt']}"
+
+
 def _show_updates(contributions: Sequence[Answer], names: Names, title: str) -> None:
     names.learn({c["member"] for c in contributions})
     output.line()
     output.table(("round", "site", "update", "examples", "committed", "outcome", "entry"), [
-        (c["round"] if c["attempt"] == 1 else f"{c['round']}.{c['attempt']}", names.organisation(c["member"]), output.short(c["update"]),
+        (_place(c), names.organisation(c["member"]), output.short(c["update"]),
          c["examples"], output.when(c["at"]), "in the model" if c["outcome"] == INCLUDED else c["outcome"], output.short(c["entry"]))
         for c in contributions
-    ], title=title)  # fmt: skip
+    ], title=title, drop=("committed", "entry", "examples"))  # fmt: skip
 
 
 def _show_agreement(value: Answer, names: Names) -> None:
@@ -172,8 +183,13 @@ def _show_forward(answer: Answer, names: Names) -> None:
     member = answer.get("member")
     output.facts([("member", f"{member}  {names.organisation(member)}") if member else ("update", answer["update"])])
     _show_updates(answer["updates"], names, f"Updates that were committed: {len(answer['updates'])}")
+    if left_out := answer.get("left_out"):
+        output.line()
+        output.table(("round", "at", "agreement", "why", "entry"), [
+            (_place(r), output.when(r["at"]), output.short(r["agreement"]), r["reason"], output.short(r["entry"])) for r in left_out
+        ], title=f"Rounds that it was left out of: {len(left_out)}", drop=("at", "agreement"))  # fmt: skip
     output.line()
     output.table(("agreement", "round", "model", "how", "released"), [
         (output.short(u["agreement"]), u["round"], u["model"], "in the round's sum" if u["direct"] else "through the base model",
          "released" if u["released"] else "") for u in answer["models"]
-    ], title=f"Models that have them inside: {len(answer['models'])}")  # fmt: skip
+    ], title=f"Models that have them inside: {len(answer['models'])}", drop=("agreement", "how"))  # fmt: skip

@@ -46,9 +46,11 @@ class Check:
 def verify(model: ModelArgument, proof: ProofOption = None, key: KeyOption = None, as_json: JsonOption = False) -> None:
     """Say whether a model is the released one."""
     if not model.is_file():
-        raise UsageError("path", f"There is no model file {model}.")
+        raise UsageError("path", f"There is no model file {model}.", next=output.command_line("verify", "--help"))
     key_path, trusted = _key(model, key)
     proof_path = proof or model.with_suffix(".proof")
+    _require(proof_path, "proof", output.command_line("verify", model, "--proof", "FILE"))
+    _require(key_path, "key", output.command_line("verify", model, "--key", KEY_FILE))
     checks, entry = judge(model, proof_path, key_path)
     passed = all(check.verdict == PASS for check in checks)
     result = "FAIL" if not passed else "PASS" if trusted else INTEGRITY_ONLY
@@ -60,6 +62,11 @@ def verify(model: ModelArgument, proof: ProofOption = None, key: KeyOption = Non
         _conclude(result, model, key_path, checks)
     if not passed:
         raise typer.Exit(1)
+
+
+def _require(path: Path, what: str, command: str) -> None:
+    if not path.exists():
+        raise UsageError("path", f"There is no {what} file {path}.", next=command)
 
 
 def _key(model: Path, given: Path | None) -> tuple[Path, bool]:

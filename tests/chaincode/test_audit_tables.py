@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from chaincode.audit import Report, audit, unreadable
 from chaincode.audit.folder_source import folder_source
+from chaincode.audit.tables import ascending
 from chaincode.ledgers import tables
 from identity.errors import EvidenceError, Unavailable
 from tests.chaincode.audit_evidence import Run, found, verdicts, where, whole_run
@@ -207,3 +209,15 @@ def test_mangled_files_give_findings_only(copy: Path, seed: int) -> None:
 def content_of(pristine: bytes, folder: Path) -> list[list[tuple[Any, ...]]]:
     (folder / "ledger.sqlite").write_bytes(pristine)
     return content(folder)
+
+
+@pytest.mark.parametrize("rows", [[(1,), (1,)], [(2,), (1,)], [(1,), ("a",)], [("a",), (b"a",)]])
+def test_rows_that_do_not_ascend_end_the_reading(rows: list[tuple[Any, ...]]) -> None:
+    with pytest.raises(EvidenceError) as caught:
+        list(ascending(chain(rows, repeat(rows[-1])), 1, "entry"))
+    assert caught.value.code == "ledger-corrupt"
+
+
+def test_rows_that_ascend_are_read() -> None:
+    rows = [(1, "b"), (2, "a"), (9, None)]
+    assert list(ascending(rows, 1, "entry")) == rows

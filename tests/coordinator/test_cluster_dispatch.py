@@ -225,6 +225,22 @@ def test_an_update_that_was_refused_first_is_not_summed_twice_after_a_worker_die
     assert summed[2:] == [["did:key:site-01"], ["did:key:site-02"]]
 
 
+def test_an_update_that_fails_when_it_is_summed_again_ends_the_attempt() -> None:
+    calls: list[str] = []
+
+    def answer(call: Call) -> Any:
+        calls.append(call.method)
+        if call.method == "finish":
+            return Unavailable(DIED, "killed")
+        return {d.commitment.member: "update-digest" if len(calls) > 2 else "" for d in call.arguments[0]}, "partial"
+
+    of = dispatch(Scripted(answer, workers=1))
+    sums = [of.sum([delivery("site-01")])]
+    with pytest.raises(EvidenceError) as caught:
+        of.finish(FinishOrder(AGREEMENT, 3, "b" * 64, "", 10), sums)
+    assert caught.value.code == "weight-mismatch"
+
+
 def test_finish_adds_what_was_kept_and_keeps_the_new_model() -> None:
     outcome = Outcome("1" * 64, "2" * 64, "", {}, "")
     pool = _finishing(lambda call: (outcome, "arrays"))

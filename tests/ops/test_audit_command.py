@@ -146,7 +146,9 @@ def test_nothing_of_another_kind_is_replaced(run: Run, tmp_path: Path, terminal:
 
 def test_wrong_places_are_usage_errors(run: Run, tmp_path: Path, terminal: Terminal) -> None:
     terminal("audit", "verify", tmp_path / "nowhere", code=2)
+    assert "next: " in terminal.err
     terminal("audit", "verify", tmp_path, code=2)
+    assert "next: " in terminal.err
     terminal("audit", "export", run.export(tmp_path / "b"), "-o", tmp_path / "c", code=2)
     terminal("audit", "prove", run.folder, "99", "-o", tmp_path / "p", code=2)
     terminal("audit", code=2)
@@ -181,3 +183,43 @@ def test_the_run_command_can_use_it(run: Run, capsys: pytest.CaptureFixture[str]
     assert audit.report_json(report)["result"] == "PASS"
     audit.show(report)
     assert "PASS: no claim fails" in capsys.readouterr().out
+
+
+def test_a_head_to_keep_is_written_and_found_again(run: Run, tmp_path: Path, terminal: Terminal) -> None:
+    out = tmp_path / "kept"
+    shown = terminal("audit", "head", run.folder, "-o", out)
+    assert f"audit verify {run.folder} --head {out}" in shown
+    terminal("audit", "head", run.folder, "-o", out)  # its own kind of file is replaced
+    out.write_bytes(out.read_bytes() + b"\n\r\n\n")
+    assert " 2  PASS " in terminal("audit", "verify", run.folder, "--no-recompute", "--head", out)
+    out.write_text("years of work")
+    terminal("audit", "head", run.folder, "-o", out, code=2)
+    assert out.read_text() == "years of work"
+
+
+@pytest.mark.parametrize("data", [b"", b"nonsense\n", b"\xff" * 10, b"a\n\n\xe2\x80\x94 x y\n"])
+def test_what_is_no_head_is_a_mistake_of_the_caller(run: Run, tmp_path: Path, terminal: Terminal, data: bytes) -> None:
+    (tmp_path / "head").write_bytes(data)
+    terminal("audit", "verify", run.folder, "--head", tmp_path / "head", code=2)
+    assert "head-malformed" in terminal.err
+    assert f"audit head {run.folder} -o" in terminal.err
+
+
+def test_a_proof_is_checked_by_its_recipient(run: Run, tmp_path: Path, terminal: Terminal) -> None:
+    out, entry, key = tmp_path / "proof", run.world.entries[7], run.folder / KEY_FILE
+    shown = terminal("audit", "prove", run.folder, "7", "-o", out)
+    assert f"audit verify {out} --key {key}" in shown
+    shown = terminal("audit", "verify", out, "--key", key)
+    assert "PASS: the entry is in the log" in shown
+    assert entry.id in shown
+    assert entry.member in shown
+    answer = terminal.json("audit", "verify", out, "--key", key)
+    assert (answer["result"], answer["entry"]["index"], answer["entry"]["id"]) == ("PASS", 7, entry.id)
+    terminal("audit", "verify", out, code=2)
+    assert "key-missing" in terminal.err
+    (tmp_path / KEY_FILE).write_bytes(key.read_bytes())
+    assert "PASS, integrity only" in terminal("audit", "verify", out)
+    terminal("audit", "verify", out, "--head", out, code=2)
+    out.write_text(out.read_text().replace("index 7", "index 6"))
+    assert "FAIL: " in terminal("audit", "verify", out, "--key", key, code=1)
+    assert terminal.json("audit", "verify", out, "--key", key, code=1)["entry"] is None

@@ -55,9 +55,24 @@ def test_a_member_in_standing(terminal: Terminal, here: World, tmp_path: Path) -
 
 
 def test_without_a_ledger_it_says_whose_word_it_takes(terminal: Terminal, here: World) -> None:
-    terminal("credential", "verify", write("c", issue(here, 1)))
-    assert "not asked: no --in was given" in terminal.out
+    file = write("c", issue(here, 1))
+    terminal("credential", "verify", file, code=1)
+    assert "not asked: there is no run here" in terminal.out
+    assert "result                   signature valid, ISSUER NOT CHECKED" in terminal.out
+    assert "result                   accepted" not in terminal.out
     assert "names itself" in terminal.err
+    answer = terminal.json("credential", "verify", file, code=1)["credentials"][0]
+    assert (answer["accepted"], answer["issuer_checked"]) == (False, False)
+
+
+def test_the_run_that_is_here_is_asked(terminal: Terminal, here: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    good, stranger = write("good", admitted(here, 1)).absolute(), write("bad", issue(here, 1, by="coordinator")).absolute()
+    run = write_run(Path("runs/one"), here)
+    for place in (Path(), run.path):
+        monkeypatch.chdir(place)
+        assert "result                   accepted" in terminal("credential", "verify", good)
+        assert terminal.err.startswith("reading ")
+        assert "REFUSED" in terminal("credential", "verify", stranger, code=1)
 
 
 def test_several_are_judged_together_and_one_bad_one_is_a_finding(terminal: Terminal, here: World, tmp_path: Path) -> None:

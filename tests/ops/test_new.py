@@ -79,3 +79,20 @@ assert after > 0.9 > before, (before, after)
 def test_the_task_learns(terminal: Terminal) -> None:
     terminal("new", "wine")
     subprocess.run([sys.executable, "-c", TRAIN, str(Path("wine").absolute())], cwd=ROOT, check=True, timeout=120)
+
+
+@pytest.mark.parametrize("name", ["demo", "runs", "some/where/demo"])
+def test_a_name_that_means_something_already_is_refused(terminal: Terminal, name: str) -> None:
+    terminal("new", name, code=2)
+    assert "new-name" in terminal.err
+    assert not Path(name).exists()
+
+
+def test_a_folder_with_anything_in_it_is_refused(terminal: Terminal) -> None:
+    Path("mine").mkdir()
+    terminal("new", "mine")
+    Path("full").mkdir()
+    Path("full/thesis").write_text("years of work")
+    terminal("new", "full", code=2)
+    assert "new-exists" in terminal.err
+    assert [path.name for path in Path("full").iterdir()] == ["thesis"]

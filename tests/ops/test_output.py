@@ -64,12 +64,37 @@ def test_tables_are_plain_and_whole_where_there_is_no_terminal(capsys: pytest.Ca
 
 def test_tables_are_drawn_on_a_terminal_without_cutting(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.StringIO()
-    console = Console(file=screen, force_terminal=True, width=40, color_system=None)
+    console = Console(file=screen, force_terminal=True, width=40, color_system=None, soft_wrap=True)
     monkeypatch.setattr(output, "stdout", lambda: console)
-    output.table(("digest",), [["0123456789" * 10]])
-    drawn = "".join(c for c in screen.getvalue() if c.isdigit())
-    assert drawn == "0123456789" * 10
+    output.table(("digest",), [["0123456789" * 3]])
     assert "─" in screen.getvalue()
+    output.table(("round", "digest"), [["1", "f" * 100]], title="Title")  # too wide in any form: nothing is cut
+    assert screen.getvalue().splitlines()[-4:] == ["Title", "round   1", "digest  " + "f" * 100, ""]
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_on_a_narrow_terminal_columns_go_and_words_stay_whole(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=width, color_system=None)
+    monkeypatch.setattr(output, "stdout", lambda: console)
+    row = ["87", "2026-11-23 00:41:00Z", "record", "1", "site-01 (…abcdefgh)", "model 0123456789ab of 6 updates; omitted: site-03 digest-mismatch",
+           "fedcba987654"]  # fmt: skip
+    output.table(("index", "at", "kind", "round", "member", "says", "entry"), [row], drop=("entry", "at"))
+    drawn = screen.getvalue()
+    assert max(map(len, drawn.splitlines())) <= width
+    for word in ["site-01 (…abcdefgh)", *row[5].split()]:
+        assert word in drawn
+    assert ("2026-11-23 00:41:00Z" in drawn) == ("AT" in drawn.upper().split())
+    assert ("fedcba987654" in drawn) == (width > 100)
+
+
+def test_what_the_encoding_has_no_character_for_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    output.line("…abc")
+    output.table(("did",), [["…abc"]])
+    sys.stdout.flush()
+    assert raw.getvalue().splitlines() == [rb"\u2026abc", b"DID", rb"\u2026abc"]
 
 
 def test_json_says_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:

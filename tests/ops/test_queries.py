@@ -40,8 +40,11 @@ def test_every_kind_of_entry_has_its_line(terminal: Terminal, run: RunFolder, he
     (["--kind", "open"], ["open", "open", "open"]),
     (["--kind", "record", "--round", 2], ["record"]),
     (["--round", 1], ["open", "commit", "commit", "commit", "decline", "seal", "record"]),
-    (["--did", "site-04"], ["sign", "decline", "commit"]),
-    (["--did", "auditor"], ["attest"]),
+    (["--did", "site-04"], ["admit", "sign", "decline", "seal", "commit"]),
+    (["--did", "site-04", "--kind", "seal"], ["seal"]),
+    (["--did", "site-04", "--kind", "open"], []),
+    (["--did", "site-03", "--round", 1], ["commit", "record"]),
+    (["--did", "auditor"], ["admit", "attest"]),
     (["--did", "site-04", "--round", 2, "--kind", "commit"], ["commit"]),
     (["--since", "2999-01-01"], []),
     (["--limit", 2], ["release", "attest"]),
@@ -65,9 +68,11 @@ def test_a_filter_by_did_finds_the_member_and_every_key_that_it_had(terminal: Te
     first, second = (identity.did for identity in here.keys(1))
     found = [terminal.json("log", run.path, "--did", did)["entries"] for did in (first, second, first[-8:], "site-01")]
     assert found[0] == found[1] == found[2] == found[3]
-    assert {entry["did"] for entry in found[0]} == {first, second}
-    assert {entry["member"] for entry in found[0]} == {first}
-    assert [entry["kind"] for entry in found[0]] == ["sign", "commit", "commit", "rotate", "commit"]
+    own = [entry for entry in found[0] if entry["relation"] == "by"]
+    assert {entry["did"] for entry in own} == {first, second}
+    assert {entry["member"] for entry in own} == {first}
+    assert [entry["kind"] for entry in own] == ["sign", "commit", "commit", "rotate", "commit"]
+    assert [entry["kind"] for entry in found[0] if entry["relation"] == "about"] == ["admit"]
     authority = here.name("authority")
     assert len(terminal.json("log", run.path, "--did", authority)["entries"]) == 10
 
@@ -183,6 +188,58 @@ def test_status_says_how_an_interrupted_run_goes_on(terminal: Terminal, tmp_path
     assert terminal("status", run.path).endswith(f"run {run.federation_file} --dir {run.path}\n")
     with run.locked():
         assert "it goes on with" not in terminal("status", run.path)
+
+
+def test_the_newest_entries_by_and_about_a_member_in_order(terminal: Terminal, run: RunFolder, here: World) -> None:
+    member = here.name(5)
+    everything = terminal.json("log", run.path, "--did", member)["entries"]
+    mentioned = [i for i, e in enumerate(here.entries) if e.member == member or member in (e.body.get("admits"), e.body.get("revokes"))
+                 or any(item["member"] == member for f in ("absent", "out", "omitted") for item in e.body.get(f, []))]  # fmt: skip
+    assert [entry["index"] for entry in everything] == mentioned
+    assert {"admit", "revoke", "seal"} <= {entry["kind"] for entry in everything}
+    last = terminal.json("log", run.path, "--did", member, "--limit", 2)
+    assert (last["entries"], last["more"]) == (everything[-2:], True)
+    assert terminal.json("log", run.path, "--did", member, "--since", "2999-01-01")["entries"] == []
+    assert " about " in terminal("log", run.path, "--did", member)
+    assert "BY/ABOUT" in terminal.out
+
+
+def test_an_entry_that_is_not_there_says_which_are(terminal: Terminal, run: RunFolder, here: World) -> None:
+    terminal("show", run.path, "999", code=2)
+    assert "There is no entry 999" in terminal.err
+    assert f"entries 0 to {len(here.entries) - 1}" in terminal.err
+    assert f"log {run.path}" in terminal.err.partition("next: ")[2]
+
+
+def test_next_commands_name_the_path_that_was_given(terminal: Terminal, run: RunFolder) -> None:
+    terminal("log", run.path, "--did", "nobody", code=2)
+    assert f"log {run.path} --kind admit" in terminal.err.partition("next: ")[2]
+    terminal("trace", run.path, "--model", "abcdef", code=2)
+    assert f"log {run.path}" in terminal.err.partition("next: ")[2]
+
+
+@pytest.mark.parametrize("command", [["log"], ["status"], ["trace", "--did", "x"], ["show", "3"]])
+def test_a_damaged_ledger_is_one_to_audit_and_a_missing_one_has_a_next_command(
+    terminal: Terminal, tmp_path: Path, command: list[str]
+) -> None:
+    folder = tmp_path / "damaged"
+    folder.mkdir()
+    (folder / "ledger.sqlite").write_bytes(b"no database" * 100)
+    terminal(command[0], folder, *command[1:], code=1)
+    assert f"audit verify {folder}" in terminal.err.partition("next: ")[2]
+    terminal(command[0], tmp_path / "nowhere", *command[1:], code=2)
+    assert "next: " in terminal.err
+
+
+def test_a_run_that_was_found_is_named_but_not_to_programs(terminal: Terminal, run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(run.path)
+    for command in (["log"], ["status"], ["show", "3"], ["trace", "--did", "site-01"]):
+        terminal(*command)
+        assert terminal.err.startswith("reading ")
+        terminal(*command, "--json")
+        assert terminal.err == ""
+    terminal("log", run.path)
+    assert terminal.err == ""
 
 
 def test_status_says_who_is_at_work(terminal: Terminal, tmp_path: Path) -> None:

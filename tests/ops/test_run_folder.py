@@ -115,3 +115,17 @@ def test_one_process_at_a_time_and_the_lock_ends_with_it(tmp_path: Path) -> None
         assert run.holder() == os.getpid()
     with run.locked():
         pass
+
+
+@pytest.mark.parametrize("name", ["outbox", "blobs", "keys"])
+def test_a_folder_that_is_a_link_is_not_written_into(tmp_path: Path, name: str) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "letter").write_text("dear")
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    (run.path / name).symlink_to(mine)
+    with pytest.raises(UsageError) as refused:
+        run.create()
+    assert refused.value.code == "run-folder-link"
+    assert [path.name for path in mine.iterdir()] == ["letter"]

@@ -161,3 +161,14 @@ def test_a_base_that_nobody_recorded_breaks_the_chain(here: World, tmp_path: Pat
         with pytest.raises(EvidenceError) as caught:
             lineage._before(source, broken, lineage.proposals(source)[broken.agreement])
         assert caught.value.code == "lineage-broken"
+
+
+def test_the_rounds_that_a_site_was_left_out_of(terminal: Terminal, here: World, path: Path) -> None:
+    left_out = terminal.json("trace", path, "--did", "site-04")["left_out"]
+    assert [(r["round"], r["attempt"], r["reason"]) for r in left_out] == [(1, 1, "sealed out: silent")]
+    left_out = terminal.json("trace", path, "--did", "site-03")["left_out"]
+    assert [(r["round"], r["reason"]) for r in left_out] == [(1, "omitted: not-delivered"), (1, "sealed out: declined")]
+    assert len(terminal.json("trace", path, "--did", "site-03", "--limit", 1)["left_out"]) == 1
+    shown = terminal("trace", path, "--did", "site-04")
+    assert "Rounds that it was left out of: 1" in shown
+    assert "sealed out: silent" in shown
