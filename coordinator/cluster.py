@@ -14,7 +14,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,7 +23,7 @@ from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined] 
 from ray.exceptions import GetTimeoutError, RayError
 from ray.job_config import JobConfig
 
-from coordinator.dispatch import DIED, LATE, Call, Dispatch, Reference
+from coordinator.dispatch import DIED, LATE, Call, Dispatch, Reference, Slot, error_line
 from coordinator.jobs import ClusterSettings
 from coordinator.processes import available_cores, end_orphans, make_folder, record_processes
 from identity.errors import Error, Unavailable, UsageError
@@ -42,21 +41,6 @@ class _Actor:
         return self._host.call(method, *arguments)
 
 
-@dataclass(slots=True)
-class _Slot:
-    """A place for a worker process: ``opening`` until it has said hello, ``call`` and ``answer`` while it works, in
-    both cases at the latest ``until`` on the monotonic clock."""
-
-    number: int
-    generation: int = 0
-    deaths: int = 0
-    handle: Any = None
-    opening: Reference = None
-    call: Call | None = None
-    answer: Reference = None
-    until: float = math.inf
-
-
 class _Workers:
     """The pool of ``coordinator.dispatch`` on Ray: one actor per slot."""
 
@@ -65,7 +49,7 @@ class _Workers:
         self.workers = workers
         self._settings, self._label, self._code = settings, label, ""
         self._actor = ray.remote(_Actor)
-        self._slots = [_Slot(number) for number in range(workers)]
+        self._slots = [Slot(number) for number in range(workers)]
         for slot in self._slots:
             self._open(slot)
 
@@ -107,7 +91,7 @@ class _Workers:
         for slot in self._slots:
             self._end(slot)
 
-    def _open(self, slot: _Slot) -> None:
+    def _open(self, slot: Slot) -> None:
         """Start a worker in a slot, in the place of the one before."""
         self._end(slot)
         slot.generation += 1
@@ -116,13 +100,13 @@ class _Workers:
         slot.opening = slot.handle.call.options(name=f"{self._label} open").remote("open", self._settings)
         slot.until = time.monotonic() + self._settings.start_seconds
 
-    def _end(self, slot: _Slot) -> None:
+    def _end(self, slot: Slot) -> None:
         if slot.handle is not None:
             ray.kill(slot.handle)
         slot.handle = slot.opening = slot.call = slot.answer = None
         slot.until = math.inf
 
-    def _opened(self, slot: _Slot) -> None:
+    def _opened(self, slot: Slot) -> None:
         """Take a worker's hello; one that died is started again a few times, its machine may have gone with it.
 
         Raises as ``Cluster.ready``; the slot is empty then.
@@ -155,7 +139,7 @@ class _Workers:
             slot.answer, *call.kept = references if call.returns > 1 else [references]
             slot.call, slot.until = call, time.monotonic() + limit(call)
 
-    def _finished(self, slot: _Slot, call: Call) -> tuple[Call, Any]:
+    def _finished(self, slot: Slot, call: Call) -> tuple[Call, Any]:
         """A call and its result; a worker that is lost or late is replaced."""
         result = _value(slot.answer)
         slot.call, slot.answer, slot.until = None, None, math.inf
@@ -172,12 +156,7 @@ def _value(reference: Reference) -> Any:
         return Unavailable(LATE, "The worker did not answer in time.")
     except RayError as error:
         cause = getattr(error, "cause", None)  # what the worker's code raised
-        return cause if isinstance(cause, Error) else Unavailable(DIED, f"The worker died: {_line(error, 0)}")
-
-
-def _line(error: BaseException, which: int) -> str:
-    """One line of what Ray says: the first of what it adds to a cause, or the last of a cause that it quotes."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[which][:300]
+        return cause if isinstance(cause, Error) else Unavailable(DIED, f"The worker died: {error_line(error, 0)}")
 
 
 def _silence() -> None:
@@ -285,7 +264,7 @@ class Cluster(Dispatch):
             _silence()
         except (RayError, OSError, OverflowError, ValueError, RuntimeError) as error:
             act = f"join {settings.address}" if settings.address else "start"
-            raise Unavailable("ray-start", f"Ray: cannot {act}: {_line(error.__cause__ or error, -1)}", next="fedledger doctor") from error
+            raise Unavailable("ray-start", f"Ray: cannot {act}: {error_line(error.__cause__ or error, -1)}", next="fedledger doctor") from error
         return _Workers(settings, workers, label)
 
     def _start_ray(self, workers: int, common: dict[str, Any]) -> None:

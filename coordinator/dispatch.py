@@ -40,6 +40,21 @@ class Call:
     kept: Sequence[Reference] = ()
 
 
+@dataclass(slots=True)
+class Slot:
+    """A place for a worker process: ``opening`` until it has said hello, ``call`` and ``answer`` while it works, in
+    both cases at the latest ``until`` on the monotonic clock."""
+
+    number: int
+    generation: int = 0
+    deaths: int = 0
+    handle: Any = None
+    opening: Reference = None
+    call: Call | None = None
+    answer: Reference = None
+    until: float = math.inf
+
+
 class Pool(Protocol):
     """Workers, each in a process of its own, that are replaced when they die."""
 
@@ -229,3 +244,8 @@ def _unlimited(_: Call) -> float:
 
 def _failure(order: TrainOrder, error: Error) -> TrainFailure:
     return TrainFailure(order.site, order.header.member, error.code, f"{order.site}: {error.message}")
+
+
+def error_line(error: BaseException, which: int) -> str:
+    """One line of what Ray says: the first of what it adds to a cause, or the last of a cause that it quotes."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[which][:300]

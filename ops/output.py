@@ -11,6 +11,7 @@ import os.path
 import shlex
 import shutil
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -164,7 +165,25 @@ def facts(pairs: Iterable[tuple[str, object]]) -> None:
     for name, values in shown:
         for position, value in enumerate(values or ["none"]):
             label = Text((name if position == 0 else "").ljust(width), style="bold")
-            console.print(label.append(_GAP + clean(value), style="not bold"))
+            first, *more = _wrapped(clean(value), width + len(_GAP), console)
+            console.print(label.append(_GAP + first, style="not bold"))
+            for rest in more:
+                console.print(Text(" " * width + _GAP + rest))
+
+
+def paragraph(text: object, style: str = "", *, indent: str = "") -> None:
+    """Text that a terminal shows wrapped at words, each line behind ``indent``; elsewhere one line. Not for commands."""
+    console = stdout()
+    for part in _wrapped(clean(text), len(indent), console):
+        console.print(Text(indent + part, style=style))
+
+
+def _wrapped(text: str, indent: int, console: Console) -> list[str]:
+    """The text in lines that fit beside an indentation on a terminal; longer words, such as DIDs, stay whole."""
+    if not console.is_terminal or cell_len(text) + indent <= console.width:
+        return [text]
+    width = max(console.width - indent, _SHORT_VALUE)
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [text]
 
 
 def emit_json(command: str, value: Mapping[str, Any], *, version: int = 1) -> None:

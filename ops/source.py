@@ -169,7 +169,8 @@ def digest(source: Source, text: str, what: str) -> str:
     """
     prefix = text.lower()
     if not _DIGEST.fullmatch(prefix):
-        raise UsageError("digest-malformed", f"{text[:80]!r} is no digest.\nallowed: 6 to 64 hex digits")
+        message = f"{text[:80]!r} is no digest.\nallowed: 6 to 64 hex digits, or for a model its file"
+        raise UsageError("digest-malformed", message, next=next_for(source, "log"))
     found = source.digests(prefix)
     if len(found) == 1:
         return found[0]

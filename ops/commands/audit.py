@@ -195,19 +195,19 @@ def show(report: Report) -> None:
         INCOMPLETE: f"no claim fails, but evidence that the ledger names is gone, for claims {lost}.",
         PASS: "no claim fails.",
     }[report.result]
-    output.line(f"{report.result}: {what}{without}", _STYLES[report.result])
+    output.paragraph(f"{report.result}: {what}{without}", _STYLES[report.result])
 
 
 def _show_claim(claim: Claim) -> None:
     output.line(f"{claim.number:>2}  {claim.verdict}  {claim.title}", _STYLES[claim.verdict])
     rests = claim.rests_on()
-    output.line(f"{_INDENT}{claim.summary}{f' Rests on {rests}.' if rests else ''}")
+    output.paragraph(f"{claim.summary}{f' Rests on {rests}.' if rests else ''}", indent=_INDENT)
     for finding in claim.findings:
-        output.line(f"{_INDENT}differs: {finding.where}: {finding.what} [{finding.code}]", _STYLES[FAIL])
+        output.paragraph(f"differs: {finding.where}: {finding.what} [{finding.code}]", _STYLES[FAIL], indent=_INDENT)
     for missing in claim.missing:
-        output.line(f"{_INDENT}not here: {missing}")
+        output.paragraph(f"not here: {missing}", indent=_INDENT)
     for note in claim.notes:
-        output.line(f"{_INDENT}note: {note}")
+        output.paragraph(f"note: {note}", indent=_INDENT)
 
 
 def _place(path: str | None, *, announce: bool = False) -> Path:

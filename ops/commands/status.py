@@ -109,7 +109,7 @@ def _show_rounds(source: Source, names: Names, overview: Overview, limit: int) -
             for r in _rounds(source, view, limit)]  # fmt: skip
     output.line()
     output.table(("round", "state", "attempts", "updates", "left out", "examples", "held-out", "model", "released"), rows, title=title,
-                 drop=("attempts", "examples", "released", "model"))
+                 drop=("attempts", "examples", "model", "released"))
     if limit and view.head.round > limit:
         output.note(f"Only the newest {limit} of {view.head.round} rounds are shown; --limit 0 shows all.")
 

@@ -190,6 +190,6 @@ def _show_forward(answer: Answer, names: Names) -> None:
         ], title=f"Rounds that it was left out of: {len(left_out)}", drop=("at", "agreement"))  # fmt: skip
     output.line()
     output.table(("agreement", "round", "model", "how", "released"), [
-        (output.short(u["agreement"]), u["round"], u["model"], "in the round's sum" if u["direct"] else "through the base model",
+        (output.short(u["agreement"]), u["round"], output.short(u["model"]), "in the round's sum" if u["direct"] else "through the base model",
          "released" if u["released"] else "") for u in answer["models"]
     ], title=f"Models that have them inside: {len(answer['models'])}", drop=("agreement", "how"))  # fmt: skip

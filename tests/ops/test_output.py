@@ -159,3 +159,18 @@ def test_without_a_script_the_module_is_run(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setenv("PATH", "/usr/bin")
     monkeypatch.chdir(tmp_path)
     assert output.command_line("log") == "./python -m ops.cli log"
+
+
+def test_long_text_is_wrapped_at_words_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    words, did = ["several"] * 20, "did:key:" + "z" * 60
+    for terminal in (True, False):
+        screen = io.StringIO()
+        console = Console(file=screen, force_terminal=terminal, width=40, color_system=None, soft_wrap=True)
+        monkeypatch.setattr(output, "stdout", lambda made=console: made)
+        output.facts([("says", " ".join([*words, did]))])
+        output.paragraph(" ".join([*words, did]), indent="    ")
+        lines = screen.getvalue().splitlines()
+        assert screen.getvalue().split() == ["says", *words, did, *words, did]
+        assert (len(lines) == 2) != terminal
+        assert not terminal or all(len(line) <= 40 or did in line for line in lines)
+        assert all(line.startswith("    ") for line in lines[1:])
