@@ -30,7 +30,13 @@ STATELESS = frozenset({"avg"})
 # Inclusive. Far inside the range of binary64, and below 1 by what binary64 can tell from 1.
 _POSITIVE = (Fraction(1, 10**30), Fraction(10**30))
 _FADING = (Fraction(0), 1 - Fraction(1, 2**53))
-PARAMETER_RANGES = {"learning_rate": _POSITIVE, "tau": _POSITIVE, "momentum": _FADING, "beta1": _FADING, "beta2": _FADING}
+PARAMETER_RANGES = {
+    "learning_rate": _POSITIVE,
+    "tau": _POSITIVE,
+    "momentum": _FADING,
+    "beta1": _FADING,
+    "beta2": _FADING,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +91,7 @@ AGREEMENT = schema.obj(
     purpose=schema.text(2000),
     data_categories=schema.array(schema.text(100), least=1, most=50),
     legal_basis=schema.text(1000),
-    task=schema.obj(
-        name=schema.slug, version=schema.text(64), code=schema.digest, seed=schema.integer(0, 2**53 - 1)
-    ),
+    task=schema.obj(name=schema.slug, version=schema.text(64), code=schema.digest, seed=schema.integer(0, 2**53 - 1)),
     model=schema.obj(
         initial=schema.digest,
         encoding=schema.one_of(*WIDTH),
@@ -149,10 +153,14 @@ def check_terms(agreement: Mapping[str, Any], specs: Sequence[TensorSpec]) -> Te
     if wrong := [why for why, bad in (*_model_faults(agreement, specs, mean), *_term_faults(agreement)) if bad]:
         raise Rejected("agreement-inconsistent", f"The agreement contradicts itself: {wrong[0]}.")
     if any(s.rule == "local" for s in specs):
-        raise Rejected("not-supported", "The agreement keeps tensors local to the sites, which this version does not carry out.")
+        raise Rejected(
+            "not-supported", "The agreement keeps tensors local to the sites, which this version does not carry out."
+        )
     parties, largest = len(agreement["parties"]), max(s.bound for s in mean)
     if not sum_fits(parties, agreement["max_weight"], largest):
-        raise Rejected("sum-could-overflow", f"{parties} parties x weight {agreement['max_weight']} x {largest} exceeds 2^63-1.")
+        raise Rejected(
+            "sum-could-overflow", f"{parties} parties x weight {agreement['max_weight']} x {largest} exceeds 2^63-1."
+        )
     return _terms(agreement, mean, largest)
 
 

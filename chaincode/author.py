@@ -80,4 +80,6 @@ def find_proposal(envelopes: Iterable[bytes], agreement: str) -> Entry:
         entry = open_entry(data)
         if entry.kind == "propose" and entry.agreement == agreement:
             return entry
-    raise EvidenceError("agreement-unknown", f"No entry proposes agreement {agreement[:12]}.", next="fedledger log --kind propose")
+    raise EvidenceError(
+        "agreement-unknown", f"No entry proposes agreement {agreement[:12]}.", next="fedledger log --kind propose"
+    )

@@ -80,7 +80,9 @@ def open_entry(data: bytes) -> Entry:
     """
     sealed = envelope.parse(data)
     if sealed.payload_type != PAYLOAD_TYPE:
-        raise EvidenceError("entry-payload-type", f"The envelope's payload type is {sealed.payload_type!r}, not {PAYLOAD_TYPE!r}.")
+        raise EvidenceError(
+            "entry-payload-type", f"The envelope's payload type is {sealed.payload_type!r}, not {PAYLOAD_TYPE!r}."
+        )
     statement = canonical.loads(sealed.payload, limit=LARGE_LIMIT, depth=DEPTH)
     kind, subjects = _check_statement(statement, len(sealed.payload))
     predicate = dict(statement["predicate"])
@@ -102,7 +104,9 @@ def _check_statement(statement: Any, size: int) -> tuple[Kind, dict[str, str]]:
         raise EvidenceError("entry-statement", f"The statement's _type is not {STATEMENT_TYPE}.")
     kind = KINDS.get(_kind_name(statement["predicateType"]))
     if kind is None:
-        raise EvidenceError("entry-kind", f"No entry kind {str(statement['predicateType'])[:80]!r}. Known: {', '.join(KINDS)}.")
+        raise EvidenceError(
+            "entry-kind", f"No entry kind {str(statement['predicateType'])[:80]!r}. Known: {', '.join(KINDS)}."
+        )
     limit = LARGE_LIMIT if kind.large else LIMIT
     if size > limit:
         raise EvidenceError("entry-too-large", f"{kind.name}: {size} bytes, at most {limit} are allowed.")
@@ -111,14 +115,16 @@ def _check_statement(statement: Any, size: int) -> tuple[Kind, dict[str, str]]:
 
 
 def _kind_name(predicate_type: Any) -> str:
-    if not isinstance(predicate_type, str) or not predicate_type.startswith(PREFIX) or not predicate_type.endswith(SUFFIX):
+    if (
+        not isinstance(predicate_type, str)
+        or not predicate_type.startswith(PREFIX)
+        or not predicate_type.endswith(SUFFIX)
+    ):
         return ""
     return predicate_type[len(PREFIX) : -len(SUFFIX)]
 
 
-_SUBJECT = schema.array(
-    schema.obj(digest=schema.obj(sha256=schema.digest), name=schema.slug), least=1, most=8
-)
+_SUBJECT = schema.array(schema.obj(digest=schema.obj(sha256=schema.digest), name=schema.slug), least=1, most=8)
 
 
 def _subjects(kind: Kind, value: Any) -> dict[str, str]:

@@ -98,7 +98,9 @@ def make_entry_proof(source: LogSource, index: int) -> str:
     """
     envelope, note = bytes(source.entry(index).envelope), source.checkpoint()
     if len(canonical.b64encode(envelope)) > MAX_EXTRA_CHARACTERS:
-        message = f"Entry {index} has {len(envelope)} bytes; a proof file carries {MAX_EXTRA_CHARACTERS // 4 * 3} at most."
+        message = (
+            f"Entry {index} has {len(envelope)} bytes; a proof file carries {MAX_EXTRA_CHARACTERS // 4 * 3} at most."
+        )
         raise EvidenceError("proof-entry-too-large", message)
     head = parse_checkpoint(notes.parse_note(note).text)
     path = tuple(inclusion_proof(index, head.size, source.node))

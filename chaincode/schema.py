@@ -136,7 +136,9 @@ def did(value: Any, path: str) -> None:
 
 def vkey(algorithm: int) -> Check:
     """A C2SP verifier key (NAME+ID+KEY) of one signature type, with a name as a log has it."""
-    shape = pattern(r"[!-*,-~]{1,128}\+[0-9a-f]{8}\+[A-Za-z0-9+/]{44}", f"a verifier key (NAME+ID+KEY) of type {algorithm}")
+    shape = pattern(
+        r"[!-*,-~]{1,128}\+[0-9a-f]{8}\+[A-Za-z0-9+/]{44}", f"a verifier key (NAME+ID+KEY) of type {algorithm}"
+    )
 
     def check(value: Any, path: str) -> None:
         shape(value, path)

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The transition table: every state machine of the contract, and nothing about transitions elsewhere.
 
-    head     absent -propose-> proposed -open-> open -seal-> sealed -record-> recorded -open-> open ...
-             open, sealed -abort-> aborted -open-> open (next attempt)
-             proposed, recorded, aborted -continue-> closed (a newer agreement goes on)
-    seat     absent -open-> open -commit-> committed -include-> in -claim-> in
-             open -decline-> declined;  open, committed, declined -exclude-> out
-    party    absent -propose-> proposed -sign-> signed;  proposed, signed -withdraw-> withdrawn
-    member   absent -admit-> active -revoke-> revoked -admit-> active;  active -admit, rotate-> active
+head     absent -propose-> proposed -open-> open -seal-> sealed -record-> recorded -open-> open ...
+         open, sealed -abort-> aborted -open-> open (next attempt)
+         proposed, recorded, aborted -continue-> closed (a newer agreement goes on)
+seat     absent -open-> open -commit-> committed -include-> in -claim-> in
+         open -decline-> declined;  open, committed, declined -exclude-> out
+party    absent -propose-> proposed -sign-> signed;  proposed, signed -withdraw-> withdrawn
+member   absent -admit-> active -revoke-> revoked -admit-> active;  active -admit, rotate-> active
 """
 
 from identity.errors import Rejected

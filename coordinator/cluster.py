@@ -74,7 +74,9 @@ class _Workers:
             if not waiting:
                 raise trouble
             patience = min(slot.until for slot in waiting.values()) - time.monotonic()
-            ready, _ = ray.wait(list(waiting), timeout=None if patience == math.inf else max(0.0, patience), fetch_local=False)
+            ready, _ = ray.wait(
+                list(waiting), timeout=None if patience == math.inf else max(0.0, patience), fetch_local=False
+            )
             for slot in [waiting[reference] for reference in ready] or list(waiting.values()):
                 if not ready and slot.until > time.monotonic():
                     continue
@@ -125,7 +127,9 @@ class _Workers:
         code, _ = hello
         if code != (self._code or code):
             self._end(slot)
-            raise UsageError("task-changed", f"The source of task {self._settings.task.reference} has changed during the run.")
+            raise UsageError(
+                "task-changed", f"The source of task {self._settings.task.reference} has changed during the run."
+            )
         self._code, slot.opening, slot.until, slot.deaths = code, None, math.inf, 0
 
     def _dispatch(self, calls: deque[Call], limit: Callable[[Call], float]) -> None:
@@ -240,14 +244,18 @@ class Cluster(Dispatch):
         label = " ".join(("fedledger", *settings.labels.values()))
         common: dict[str, Any] = {
             "namespace": f"fedledger-{secrets.token_hex(8)}",
-            "job_config": JobConfig(metadata={"product": "fedledger", **settings.labels}, _py_driver_sys_path=[_PACKAGES]),
+            "job_config": JobConfig(
+                metadata={"product": "fedledger", **settings.labels}, _py_driver_sys_path=[_PACKAGES]
+            ),
             "log_to_driver": False,
             "logging_level": logging.CRITICAL,
             # A hook of the environment could ship the working folder, keys and all, to other machines.
             "_skip_env_hook": True,
         }
         if ray.is_initialized():
-            raise Unavailable("ray-start", "This process has joined a Ray already; one process has one cluster at a time.")
+            raise Unavailable(
+                "ray-start", "This process has joined a Ray already; one process has one cluster at a time."
+            )
         # Ray keeps the first token that it read; a second cluster of one process may have another.
         AuthenticationTokenLoader.instance().reset_cache()
         self._joined = True
@@ -264,7 +272,9 @@ class Cluster(Dispatch):
             _silence()
         except (RayError, OSError, OverflowError, ValueError, RuntimeError) as error:
             act = f"join {settings.address}" if settings.address else "start"
-            raise Unavailable("ray-start", f"Ray: cannot {act}: {error_line(error.__cause__ or error, -1)}", next="fedledger doctor") from error
+            raise Unavailable(
+                "ray-start", f"Ray: cannot {act}: {error_line(error.__cause__ or error, -1)}", next="fedledger doctor"
+            ) from error
         return _Workers(settings, workers, label)
 
     def _start_ray(self, workers: int, common: dict[str, Any]) -> None:
@@ -275,5 +285,7 @@ class Cluster(Dispatch):
         self._folder = make_folder()
         record_processes(self._settings.processes, self._folder)
         folder = f"{self._folder}/r"  # Ray opens the folder that it is given to everybody: one within ours
-        ray.init(address="local", num_cpus=workers, include_dashboard=self._settings.dashboard, _temp_dir=folder, **common)
+        ray.init(
+            address="local", num_cpus=workers, include_dashboard=self._settings.dashboard, _temp_dir=folder, **common
+        )
         record_processes(self._settings.processes, self._folder)

@@ -146,8 +146,12 @@ class Dispatch:
             batch = call.arguments[1]
             if not isinstance(result, Error):
                 rest = batch[len(result) :]
-                calls.extend(_training(part, call.arguments[0], -1) for part in balanced(rest, [1] * len(rest), pool.workers))
-                self._examples.update({answer.site: answer.examples for answer in result if isinstance(answer, TrainResult)})
+                calls.extend(
+                    _training(part, call.arguments[0], -1) for part in balanced(rest, [1] * len(rest), pool.workers)
+                )
+                self._examples.update(
+                    {answer.site: answer.examples for answer in result if isinstance(answer, TrainResult)}
+                )
                 yield result
             elif result.code in (DIED, LATE) and len(batch) > 1:
                 calls.extend(_training([order], None, -1, 2) for order in batch)
@@ -166,7 +170,9 @@ class Dispatch:
         calls = [Call(_place("sum", part[0].commitment), "sum", (part,), 2, slot) for slot, part in enumerate(parts)]
         verdicts = {member: code for found in self._all(calls) for member, code in found.items()}
         held = [(part, call.kept[0]) for part, call in zip(parts, calls, strict=True)]
-        return HeldSum(verdicts, [(part, kept) for part, kept in held if any(not verdicts[d.commitment.member] for d in part)])
+        return HeldSum(
+            verdicts, [(part, kept) for part, kept in held if any(not verdicts[d.commitment.member] for d in part)]
+        )
 
     def finish(self, order: FinishOrder, sums: Sequence[PartialSum]) -> Outcome:
         """Add the partial sums, apply the server optimiser, store and evaluate the new model.
@@ -182,7 +188,9 @@ class Dispatch:
             if attempt:  # what was kept may have been lost with the worker, or with its machine
                 base, held = None, [self.sum(partial.summed) for partial in held]
             if sum(partial.weight for partial in held) != order.weight:
-                raise EvidenceError("weight-mismatch", f"Round {order.round}: the sums are not of {order.weight} examples.")
+                raise EvidenceError(
+                    "weight-mismatch", f"Round {order.round}: the sums are not of {order.weight} examples."
+                )
             kept = [reference for partial in held for _, reference in partial.parts]
             call = Call(name, "finish", (order, base, *kept), returns=2)
             ((_, result),) = self._pool().run(deque([call]), _unlimited)

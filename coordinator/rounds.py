@@ -231,7 +231,12 @@ class Driver:
         self._sites.settled(self._digest)
 
     def _write(
-        self, kind: str, view: RoundView, body: Mapping[str, Any], subjects: Mapping[str, str] = NONE, at: int | None = None
+        self,
+        kind: str,
+        view: RoundView,
+        body: Mapping[str, Any],
+        subjects: Mapping[str, str] = NONE,
+        at: int | None = None,
     ) -> None:
         """Sign and submit an entry about the present attempt, and tell whoever watches before and after."""
         place = {"round": view.head.round, "attempt": view.head.attempt, **body}
@@ -240,7 +245,9 @@ class Driver:
         try:
             submit(self._ledger, self._author.entry(kind, when, place, agreement=self._digest, subjects=subjects))
         except Rejected as refusal:
-            message = f"Round {place['round']} attempt {place['attempt']}: the contract refuses '{kind}'. {refusal.message}"
+            message = (
+                f"Round {place['round']} attempt {place['attempt']}: the contract refuses '{kind}'. {refusal.message}"
+            )
             raise Rejected(refusal.code, message, next=refusal.next) from refusal
         self._watch(Event(kind, place["round"], place["attempt"], {**body, **subjects}))
 
@@ -250,5 +257,3 @@ class Driver:
 
 def _named(reasons: Reasons) -> list[dict[str, str]]:
     return [{"member": m, "reason": reasons[m]} for m in sorted(reasons)]
-
-

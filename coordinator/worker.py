@@ -131,7 +131,9 @@ class Worker:
                     verdicts[delivery.commitment.member] = ""
                 except EvidenceError as error:
                     # A link or a folder is no bytes: nothing was delivered that could be judged, or kept.
-                    verdicts[delivery.commitment.member] = "update-missing" if error.code == "file-not-regular" else error.code
+                    verdicts[delivery.commitment.member] = (
+                        "update-missing" if error.code == "file-not-regular" else error.code
+                    )
                 except OSError:
                     verdicts[delivery.commitment.member] = "update-missing"
             return self._sum_in_range(updates, verdicts) if updates else None
@@ -184,7 +186,9 @@ class Worker:
         rows = parse_optimiser(terms["optimiser"], terms["parameters"]).rows
         with self._blobs.open(order.optimiser) as data:
             if chunk_root(data) != order.optimiser:
-                raise EvidenceError("blob-digest", f"The optimiser's state {order.optimiser} has other bytes than recorded.")
+                raise EvidenceError(
+                    "blob-digest", f"The optimiser's state {order.optimiser} has other bytes than recorded."
+                )
             return np.frombuffer(data, "<f8").reshape(rows, -1).copy() if rows else None
 
     def _store_state(self, result: Result) -> None:

@@ -45,7 +45,10 @@ class BundleSource:
         self._indexes = {entry.id: index for index, entry in enumerate(self._entries)}
         head, _ = open_checkpoint(self._note, key.log)
         if (head.size, head.root) != (self.size, root([leaf_hash(e.envelope) for e in self._entries])):
-            self._refuse("bundle-head", f"The signed head is of {head.size} entries, or of other ones than {artefacts.ENTRIES} holds.")
+            self._refuse(
+                "bundle-head",
+                f"The signed head is of {head.size} entries, or of other ones than {artefacts.ENTRIES} holds.",
+            )
         if self._entries and self._entries[0].federation != key.federation:
             self._refuse("bundle-federation", "The entries are of another federation than the key.")
 
@@ -54,7 +57,9 @@ class BundleSource:
         try:
             self._state |= contract.apply(entry, values)
         except Rejected as error:
-            self._refuse("replay-refused", f"Entry {len(self._entries)} ({entry.id[:12]}): the contract refuses it: {error}")
+            self._refuse(
+                "replay-refused", f"Entry {len(self._entries)} ({entry.id[:12]}): the contract refuses it: {error}"
+            )
         self._entries.append(entry)
 
     def _refuse(self, code: str, message: str) -> NoReturn:
@@ -92,7 +97,9 @@ class BundleSource:
         if not found:
             raise UsageError("entry-unknown", f"There is no entry {which} in this bundle.")
         if len(found) > 1:
-            raise UsageError("entry-ambiguous", f"More than one entry's id begins with {which}.", next="Give more digits.")
+            raise UsageError(
+                "entry-ambiguous", f"More than one entry's id begins with {which}.", next="Give more digits."
+            )
         return self._logged(found[0])
 
     def _logged(self, index: int) -> Logged:

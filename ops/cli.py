@@ -47,7 +47,9 @@ class Commands(TyperGroup):
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        self.commands = {name: TyperCommand(name, help=summary, short_help=summary) for name, summary in COMMANDS.items()}
+        self.commands = {
+            name: TyperCommand(name, help=summary, short_help=summary) for name, summary in COMMANDS.items()
+        }
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """The command that the arguments name, loaded."""

@@ -73,7 +73,7 @@ def _rotate(entry: Entry, _names: Names) -> str:
 def _propose(entry: Entry, _names: Names) -> str:
     terms = entry.body["terms"]
     parties = f"{len(terms['parties'])} parties, at least {terms['min_participants']}, {terms['rounds']} rounds"
-    return f"agreement {short(entry.agreement)} \"{terms['title']}\": {parties}"
+    return f'agreement {short(entry.agreement)} "{terms["title"]}": {parties}'
 
 
 def _agreement(entry: Entry, _names: Names) -> str:
@@ -88,7 +88,9 @@ def _open(entry: Entry, names: Names) -> str:
 
 def _commit(entry: Entry, _names: Names) -> str:
     shared = metrics(entry.body["metrics"])
-    return f"update {short(entry.subjects['update'])}, {entry.body['examples']} examples" + (f", {shared}" if shared else "")
+    return f"update {short(entry.subjects['update'])}, {entry.body['examples']} examples" + (
+        f", {shared}" if shared else ""
+    )
 
 
 def _reason(entry: Entry, _names: Names) -> str:

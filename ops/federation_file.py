@@ -28,6 +28,7 @@ _TABLES: Mapping[tuple[str, ...], Mapping[str, Field]] = {
 }  # fmt: skip
 _REFERENCE = re.compile(r"(site-0*([1-9][0-9]{0,5}))@([1-9][0-9]{0,6})")
 
+
 @dataclass(frozen=True, slots=True)
 class AgreementTerms:
     """The terms that a person states; what the coordinator adds (model, parties, task code) is not here.
@@ -180,7 +181,11 @@ def _table(document: Document, values: Mapping[str, Any], keys: tuple[str, ...])
 
 
 def _known_keys(
-    document: Document, at: tuple[str, ...], values: Mapping[str, Any], known: Mapping[str, Field], tables: tuple[str, ...]
+    document: Document,
+    at: tuple[str, ...],
+    values: Mapping[str, Any],
+    known: Mapping[str, Field],
+    tables: tuple[str, ...],
 ) -> None:
     """Refuse a key that a table does not have, with the table that it belongs to, or the key that may be meant."""
     for key, value in values.items():
@@ -197,7 +202,13 @@ def _known_keys(
             example = known[near].example if near in known else f"[{near}]"
         where = f"[{'.'.join(at)}] has" if at else "the file has"
         what = f"table [{key[:60]}]" if isinstance(value, dict) and not at else f"key {key[:60]!r}"
-        document.refuse("file-unknown-key", (*at, key), f"{where} no {what}{hint}", allowed=", ".join([*known, *tables]), example=example)
+        document.refuse(
+            "file-unknown-key",
+            (*at, key),
+            f"{where} no {what}{hint}",
+            allowed=", ".join([*known, *tables]),
+            example=example,
+        )
 
 
 def _place_name(table: tuple[str, ...]) -> str:
@@ -205,7 +216,11 @@ def _place_name(table: tuple[str, ...]) -> str:
 
 
 def _read(
-    document: Document, at: tuple[str, ...], values: Mapping[str, Any], known: Mapping[str, Field], tables: tuple[str, ...] = ()
+    document: Document,
+    at: tuple[str, ...],
+    values: Mapping[str, Any],
+    known: Mapping[str, Field],
+    tables: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """The values of one table, each checked, with the defaults filled in."""
     where = f"[{'.'.join(at)}] " if at else ""
@@ -213,15 +228,21 @@ def _read(
     found = {}
     for key, field in known.items():
         if key not in values and field.default is REQUIRED:
-            document.refuse("file-missing-key", at, f"{where}{key} is missing", allowed=field.allowed, example=field.example)
+            document.refuse(
+                "file-missing-key", at, f"{where}{key} is missing", allowed=field.allowed, example=field.example
+            )
         try:
             found[key] = field.read(values[key]) if key in values else field.default
         except ValueError as error:
-            document.refuse("file-value", (*at, key), f"{where}{key} {error}", allowed=field.allowed, example=field.example)
+            document.refuse(
+                "file-value", (*at, key), f"{where}{key} {error}", allowed=field.allowed, example=field.example
+            )
     return found
 
 
-def _terms(document: Document, top: dict[str, Any], terms: dict[str, Any], attestations: dict[str, int]) -> AgreementTerms:
+def _terms(
+    document: Document, top: dict[str, Any], terms: dict[str, Any], attestations: dict[str, int]
+) -> AgreementTerms:
     sites = top["sites"]
     optimiser, parameters = terms["optimiser"], {}
     defaults = OPTIMISER_DEFAULTS[optimiser]

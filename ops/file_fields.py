@@ -36,7 +36,14 @@ class Field:
 
 def _show(value: Any) -> str:
     """A value as it is named in an error."""
-    kinds = {bool: "a yes-or-no value", int: "a number", Decimal: "a number with a point", str: "text", list: "a list", dict: "a table"}
+    kinds = {
+        bool: "a yes-or-no value",
+        int: "a number",
+        Decimal: "a number with a point",
+        str: "text",
+        list: "a list",
+        dict: "a table",
+    }
     return kinds.get(type(value), f"a {type(value).__name__}")
 
 

@@ -81,14 +81,25 @@ class Founder:
         authority = self.keys.authority
         federation = read(self.ledger, Federation, state.FEDERATION)
         if federation is None:
-            body = {"origin": origin, "log_key": log_key, "authority": [authority.did], "cosigners": [], "quorum": 0, "skew": 60}
+            body = {
+                "origin": origin,
+                "log_key": log_key,
+                "authority": [authority.did],
+                "cosigners": [],
+                "quorum": 0,
+                "skew": 60,
+            }
             submit(self.ledger, make_entry(
                 "found", member=authority.did, at=self.clock(), body=body, signer=authority,
                 subjects={"nonce": secrets.token_hex(32)},
             ))  # fmt: skip
             federation = demand(self.ledger, Federation, state.FEDERATION)
         if federation.origin != origin or federation.authority != (authority.did,):
-            raise Rejected("already-founded", "The ledger belongs to another federation than this run's keys.", next="use another --dir")
+            raise Rejected(
+                "already-founded",
+                "The ledger belongs to another federation than this run's keys.",
+                next="use another --dir",
+            )
         return federation
 
     def admit(self, federation: str, folder: Path, tell: Callable[[Admission], None]) -> None:
@@ -107,8 +118,13 @@ class Founder:
         span = {"not_before": now, "not_after": now + ADMISSION_DAYS * DAY}
         tokens = [
             credentials.issue(
-                keys.authority, subject=did, role=role, organisation=who, federation=federation,
-                not_before=span["not_before"], not_after=span["not_after"],
+                keys.authority,
+                subject=did,
+                role=role,
+                organisation=who,
+                federation=federation,
+                not_before=span["not_before"],
+                not_after=span["not_after"],
             )
             for did, (who, role) in new.items()
         ]

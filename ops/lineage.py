@@ -66,7 +66,9 @@ class Use:
     released: bool
 
 
-def about(source: Source, member: str, within: Sequence[Wanted], since: int | None, limit: int) -> list[tuple[int, Entry]]:
+def about(
+    source: Source, member: str, within: Sequence[Wanted], since: int | None, limit: int
+) -> list[tuple[int, Entry]]:
     """The entries about a member: that admit or revoke it, or leave it out. The newest ``limit`` (all where it is 0),
     in order, of those with all values of one of ``within``; they name a kind only where a single one is wanted."""
     found = set()
@@ -112,7 +114,9 @@ def ancestry(source: Source, model: str) -> Iterator[Recorded]:
     """
     records, agreements = producers(source, model), proposals(source)
     if not records and all(p.subjects["initial-model"] != model for p in agreements.values()):
-        raise UsageError("model-unknown", f"No round recorded the model {model}.", next=next_for(source, "log", "--kind", "record"))
+        raise UsageError(
+            "model-unknown", f"No round recorded the model {model}.", next=next_for(source, "log", "--kind", "record")
+        )
     seen: set[str] = set()
     for record in records:
         current: Entry | None = record

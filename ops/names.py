@@ -59,10 +59,14 @@ class Names:
         ending = text.removeprefix("…")
         candidates = self.all()
         found = [m for m, standing in candidates.items() if standing.organisation == text] or [
-            m for m, standing in candidates.items() if len(ending) >= _END and (m.endswith(ending) or standing.did.endswith(ending))
+            m
+            for m, standing in candidates.items()
+            if len(ending) >= _END and (m.endswith(ending) or standing.did.endswith(ending))
         ]
         if len(found) != 1:
-            code, problem = ("member-ambiguous", "More than one member is") if found else ("member-unknown", "No member is")
+            code, problem = (
+                ("member-ambiguous", "More than one member is") if found else ("member-unknown", "No member is")
+            )
             raise UsageError(code, f"{problem} called {text!r}.", next=next_for(self._source, "log", "--kind", "admit"))
         return found[0]
 
@@ -79,4 +83,6 @@ class Names:
             return state.decode(DidOwner, data).member
         if found[own] is not None or (self.federation is not None and did in self.federation.authority):
             return did
-        raise UsageError("member-unknown", f"No member has had the DID {did}.", next=next_for(self._source, "log", "--kind", "admit"))
+        raise UsageError(
+            "member-unknown", f"No member has had the DID {did}.", next=next_for(self._source, "log", "--kind", "admit")
+        )

@@ -36,7 +36,9 @@ class Narrator:
         self._progress.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._progress.stop()
 
     def title(self, text: str) -> None:
@@ -92,7 +94,11 @@ class Narrator:
 
     def _delivered(self, event: Event) -> str:
         verdict = event.facts["verdict"]
-        return f"{self._sites([event.facts['member']])} delivered other bytes than it committed to: refused [{verdict}]" if verdict else ""
+        return (
+            f"{self._sites([event.facts['member']])} delivered other bytes than it committed to: refused [{verdict}]"
+            if verdict
+            else ""
+        )
 
     def _recorded(self, event: Event) -> str:
         facts = event.facts

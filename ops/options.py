@@ -11,7 +11,9 @@ from identity.errors import UsageError
 
 PathArgument = Annotated[
     str | None,
-    typer.Argument(metavar="PATH", help="A run folder or an exported bundle; without it, the current folder or the newest run."),
+    typer.Argument(
+        metavar="PATH", help="A run folder or an exported bundle; without it, the current folder or the newest run."
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Write the result as JSON.")]
 LimitOption = Annotated[int, typer.Option("--limit", min=0, help="At most so many lines, the newest; 0 for all.")]

@@ -100,7 +100,9 @@ def note(text: object, style: str = "") -> None:
     line(text, style, to=stderr())
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "", drop: Sequence[str] = ()) -> None:
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "", drop: Sequence[str] = ()
+) -> None:
     """A table of safe cells: drawn on a terminal, elsewhere in aligned columns that nothing cuts short.
 
     Where a terminal is too narrow, it goes without the columns ``drop``, one after the other, and then shows each row

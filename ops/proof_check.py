@@ -86,7 +86,9 @@ def _show(path: Path, key: Path, result: str, shown: Shown | None, problem: str)
         output.line(f"PASS: the entry is in the log of the federation whose key is {key}.", "bold green")
     else:
         output.line(f"PASS, {INTEGRITY_ONLY} ({key}).", "bold yellow")
-        output.line("Whoever made the proof could have made the key: get it from the federation, and name it with --key.")
+        output.line(
+            "Whoever made the proof could have made the key: get it from the federation, and name it with --key."
+        )
 
 
 def _as_json(path: Path, key: Path, result: str, shown: Shown | None, problem: str) -> dict[str, Any]:

@@ -22,7 +22,13 @@ from ops.run_folder import RunFolder
 
 
 def release(
-    ledger: SqliteLedger, folder: RunFolder, coordinator: Author, agreement: Mapping[str, Any], *, sites: Sites, clock: Clock
+    ledger: SqliteLedger,
+    folder: RunFolder,
+    coordinator: Author,
+    agreement: Mapping[str, Any],
+    *,
+    sites: Sites,
+    clock: Clock,
 ) -> Release:
     """Release the agreement's last recorded model, or complete the files of a release that is on the ledger.
 

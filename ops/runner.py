@@ -6,7 +6,6 @@ Every step looks at the ledger first, so that a run that was interrupted anywher
 
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from coordinator.steps import Clock, Event
 from identity.did import public_key_from_did
 from identity.errors import Rejected, Unavailable, UsageError
 from ops.attesting import recompute_round
+from ops.clock import utc, wait_until
 from ops.federation_file import FederationFile, compare, load
 from ops.founding import Admission, Founder, Keys, build_agreement, make_keys, propose
 from ops.narrator import Narrator
@@ -60,17 +60,6 @@ class Finished:
     release: Release
     metrics: Mapping[str, str]
     baselines: Baselines | None
-
-
-def utc() -> int:
-    """Seconds of UTC."""
-    return int(time.time())
-
-
-def wait_until(second: int) -> None:
-    """Sleep until a UTC second begins: an agreed deadline, for which nothing but time can come."""
-    while (left := second - time.time()) > 0:
-        time.sleep(min(left, 1.0))
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -130,8 +119,12 @@ class Run:
                 released = demand(ledger, Release, release_key(entry.agreement, entry.body["round"]))
                 record = self._last_record(ledger, entry.agreement)
                 if self._folder.proof.exists():
-                    self._narrator.say("  complete: its model was released; remove the folder or name another --dir to run it anew")
-                    return Finished(self._folder, entry.federation, entry.agreement, released, record.body["metrics"], None)
+                    self._narrator.say(
+                        "  complete: its model was released; remove the folder or name another --dir to run it anew"
+                    )
+                    return Finished(
+                        self._folder, entry.federation, entry.agreement, released, record.body["metrics"], None
+                    )
         return None
 
     def _last_record(self, ledger: SqliteLedger, agreement: str) -> Entry:
@@ -188,13 +181,17 @@ class Run:
         _write(self._folder.key_file, trust.format_key(key).encode())
         say.say(f"  {self._file.name}: federation {federation.id[:12]}, its log's key is in {self._folder.key_file}")
         if self._options.passphrase is None:
-            say.say("  keys: unencrypted in a file that only you can read (a simulation; --passphrase-file encrypts it)")
+            say.say(
+                "  keys: unencrypted in a file that only you can read (a simulation; --passphrase-file encrypts it)"
+            )
         say.doing("issuing credentials, and asking DIDKit for its second opinion")
         admissions: list[Admission] = []
         say.say("  credentials are judged twice: by our own policy, and by DIDKit as a second opinion")
         founder.admit(federation.id, self._folder.credentials, admissions.append)
         for one in admissions:
-            say.say(f"  {one.who:<12} {one.role:<12} {one.did[:24]}…  credential: {one.ours}, second opinion: {one.theirs}")
+            say.say(
+                f"  {one.who:<12} {one.role:<12} {one.did[:24]}…  credential: {one.ours}, second opinion: {one.theirs}"
+            )
         self._tell("admitted")
         self._narrator.names = {identity.did: site for site, identity in keys.sites.items()}
         return federation

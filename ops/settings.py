@@ -87,7 +87,9 @@ def _check(name: str, known: Known, value: str) -> None:
         "switch": value.lower() not in FALSE + TRUE,
     }.get(known.kind, False)
     if wrong:
-        raise UsageError("setting-value", f"{variable(name)}={value[:64]!r} is not {allowed}.", next=f"unset {variable(name)}")
+        raise UsageError(
+            "setting-value", f"{variable(name)}={value[:64]!r} is not {allowed}.", next=f"unset {variable(name)}"
+        )
 
 
 def in_force() -> list[Setting]:

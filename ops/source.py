@@ -52,8 +52,15 @@ class Source(Ledger, Protocol):
         """Up to two of the digests that entries are about and that begin with these hex digits."""
 
     def find(
-        self, kind: str | None = None, *, member: str | None = None, did: str | None = None, agreement: str | None = None,
-        round: int | None = None, since: int | None = None, limit: int | None = None,
+        self,
+        kind: str | None = None,
+        *,
+        member: str | None = None,
+        did: str | None = None,
+        agreement: str | None = None,
+        round: int | None = None,
+        since: int | None = None,
+        limit: int | None = None,
     ) -> Iterator[Logged]:
         """The entries that have all of these."""
 
@@ -118,7 +125,9 @@ def opened(path: str | None, *, announce: bool = False) -> Iterator[Source]:
             ledger.given = path
             yield ledger
     except EvidenceError as error:
-        if not error.code.startswith(_OF_OTHER_FILES):  # what is wrong with the evidence as a whole is for the audit to say
+        if not error.code.startswith(
+            _OF_OTHER_FILES
+        ):  # what is wrong with the evidence as a whole is for the audit to say
             error.next = output.command_line("audit", "verify", *([path] if path else []))
         raise
 
@@ -154,8 +163,11 @@ def next_for(source: Source, command: str, *arguments: object) -> str:
 def which(text: str, size: int) -> int | str:
     """An entry as a person names it: its index (also ``#12``), or the beginning of its id."""
     digits = text.removeprefix("#")
-    if digits.isascii() and digits.isdigit() and len(digits) <= _INDEX_DIGITS and (
-        text != digits or int(digits) < size or len(digits) < _ID_LEAST
+    if (
+        digits.isascii()
+        and digits.isdigit()
+        and len(digits) <= _INDEX_DIGITS
+        and (text != digits or int(digits) < size or len(digits) < _ID_LEAST)
     ):
         return int(digits)
     return text.lower()
@@ -189,5 +201,7 @@ def read(source: Source, index: int | str) -> tuple[Logged, Entry]:
         logged = source.entry(index)
     except UsageError as error:
         there = f"entries 0 to {source.size - 1}" if source.size else "no entries"
-        raise UsageError(error.code, f"{error.message}\nThe ledger has {there}.", next=next_for(source, "log")) from error
+        raise UsageError(
+            error.code, f"{error.message}\nThe ledger has {there}.", next=next_for(source, "log")
+        ) from error
     return logged, open_entry(logged.envelope)

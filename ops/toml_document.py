@@ -61,7 +61,14 @@ def read(path: Path) -> Document:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        fail("file-not-utf8", path, line, "this is not text in UTF-8", allowed="a TOML file in UTF-8", example='name = "demo"')
+        fail(
+            "file-not-utf8",
+            path,
+            line,
+            "this is not text in UTF-8",
+            allowed="a TOML file in UTF-8",
+            example='name = "demo"',
+        )
     try:
         return Document(path, data, _parse(text))
     except RecursionError:
@@ -91,7 +98,14 @@ def _read_bytes(path: Path) -> bytes:
         why = error.strerror if isinstance(error, OSError) else str(error)
         fail("file-unreadable", path, 0, f"the file cannot be read: {why}", allowed=allowed, example=example)
     if len(data) > MAX_BYTES:
-        fail("file-too-large", path, 0, f"more than {MAX_BYTES} bytes", allowed="some dozen lines of TOML", example=example)
+        fail(
+            "file-too-large",
+            path,
+            0,
+            f"more than {MAX_BYTES} bytes",
+            allowed="some dozen lines of TOML",
+            example=example,
+        )
     return data
 
 

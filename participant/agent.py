@@ -95,7 +95,10 @@ class Agent:
             coordinator_token, issuers=federation.authority, federation=federation.id, now=self._clock()
         )
         if membership.digest != held.credential or membership.subject != held.did or membership.role != "coordinator":
-            raise CredentialError("credential-not-on-ledger", f"{self.site}: the coordinator's credential is not the one of its admission.")
+            raise CredentialError(
+                "credential-not-on-ledger",
+                f"{self.site}: the coordinator's credential is not the one of its admission.",
+            )
         self._agreement, self._coordinator, self._digest = agreement, membership, proposal.agreement
         self._length = sum(s.elements for s in tensor_specs(agreement) if s.rule == "mean")
 
@@ -123,7 +126,9 @@ class Agent:
         if at > view.head.commit_by:
             raise Rejected("past-deadline", f"{self.site}: commitments closed at {view.head.commit_by}.")
         if self._base_model(view.head.base) != view.head.base:
-            raise Rejected("base-mismatch", f"{self.site}: the model at hand is not the round's base {view.head.base[:12]}.")
+            raise Rejected(
+                "base-mismatch", f"{self.site}: the model at hand is not the round's base {view.head.base[:12]}."
+            )
 
     def order(self, view: RoundView) -> TrainOrder | None:
         """The order that trains this site's update, None where its seat has acted already.
@@ -149,7 +154,9 @@ class Agent:
             return self.decline(view, "no-data" if result.code == "no-data" else "training-failed")
         body = {**_place(view), "size": result.size, "examples": result.examples,
                 "metrics": dict(result.metrics) if view.terms.share_metrics else None}  # fmt: skip
-        return self.author.entry("commit", self._at(view), body, agreement=view.agreement, subjects={"update": result.digest})
+        return self.author.entry(
+            "commit", self._at(view), body, agreement=view.agreement, subjects={"update": result.digest}
+        )
 
     def decline(self, view: RoundView, reason: str) -> bytes:
         """The statement that this site does not take part in the attempt, with a reason of ``kinds.DECLINES``."""
@@ -170,13 +177,17 @@ class Agent:
         if seat is None:
             raise Rejected("not-on-roster", f"{self.site} has no seat in this attempt.")
         body = {**_place(view), "receipt": receipt}
-        return self.author.entry("claim", self._at(view), body, agreement=view.agreement, subjects={"update": seat.update})
+        return self.author.entry(
+            "claim", self._at(view), body, agreement=view.agreement, subjects={"update": seat.update}
+        )
 
     def attest(self, round_: int, result: Result, sum_: str, model: str) -> bytes:
         """The statement that this site recomputed a round and got the recorded digests, or others: a dispute."""
         verdict = "agrees" if (sum_, model) == (result.sum, result.model) else "disputes"
         body = {"round": round_, "verdict": verdict}
-        return self.author.entry("attest", self._clock(), body, agreement=self._digest, subjects={"sum": sum_, "model": model})
+        return self.author.entry(
+            "attest", self._clock(), body, agreement=self._digest, subjects={"sum": sum_, "model": model}
+        )
 
     def withdraw(self) -> bytes:
         """The site leaves the agreement."""

@@ -112,7 +112,9 @@ class LocalTrainer:
         except (Exception, SystemExit) as error:
             raise UsageError("task-model", f"build_model() raises {describe_failure(error)}") from error
         if not isinstance(model, nn.Module):
-            raise UsageError("task-model", f"build_model() returns a {type(model).__name__}. Example: return nn.Linear(4, 2)")
+            raise UsageError(
+                "task-model", f"build_model() returns a {type(model).__name__}. Example: return nn.Linear(4, 2)"
+            )
         return model
 
     def initial(self) -> Arrays:

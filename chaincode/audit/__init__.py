@@ -54,7 +54,9 @@ def audit(
     check_credentials(drafts[5], source, replayed.facts, progress)
     check_signatures(drafts[6], replayed.facts)
     # (7, 8) the work
-    check_rounds(drafts[7], drafts[8], source, replayed.facts, engine=_engine() if recompute else None, progress=progress)
+    check_rounds(
+        drafts[7], drafts[8], source, replayed.facts, engine=_engine() if recompute else None, progress=progress
+    )
     # (9, 10) what left the federation, and who watched
     check_release(drafts[9], source, replayed, trusted)
     check_witnesses(drafts[10], replayed, trusted)
@@ -83,7 +85,11 @@ def _engine() -> Engine:
 
 def _describe(drafts: dict[int, Draft], replayed: Replay) -> None:
     size, facts = len(replayed.leaves), replayed.facts
-    drafts[1].summary = f"{size} entries of federation {facts.federation[:12] or 'unknown'}; leaves, root, head and keys compared."
+    drafts[
+        1
+    ].summary = (
+        f"{size} entries of federation {facts.federation[:12] or 'unknown'}; leaves, root, head and keys compared."
+    )
     drafts[3].summary = f"{size} envelopes opened; {len(replayed.authors)} keys have signed."
     drafts[4].summary = f"{replayed.accepted} of {size} entries accepted; the state has {len(replayed.state)} keys."
     for number in (3, 4):

@@ -52,7 +52,14 @@ class IndexObserver:
         for name, file in self._bundle.files.items():
             where = f"index line, file {name}"
             if self._bundle.altered(file):
-                yield 1, Finding("bundle-digest", where, f"The bytes of {name} are not those whose SHA-256 the index line states.")
+                yield (
+                    1,
+                    Finding(
+                        "bundle-digest",
+                        where,
+                        f"The bytes of {name} are not those whose SHA-256 the index line states.",
+                    ),
+                )
             if name not in self._named:
                 yield 1, Finding("bundle-unnamed", where, f"No entry of the log names {name}.")
 

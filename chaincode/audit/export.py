@@ -86,7 +86,9 @@ def _check(name: str, data: memoryview, releases: list[Entry], key: FederationKe
         proven = _expected(name, lambda: verify_entry_proof(bytes(data), key)[0])
         same = proven.id in {entry.id for entry in releases}
     if not same:
-        raise EvidenceError("export-differs", f"{name} does not hold what the ledger calls so; nothing was exported.", next=_NEXT)
+        raise EvidenceError(
+            "export-differs", f"{name} does not hold what the ledger calls so; nothing was exported.", next=_NEXT
+        )
 
 
 def _model(name: str, data: memoryview) -> str:

@@ -208,7 +208,9 @@ class Facts:
 
     def _release(self, ref: Ref, entry: Entry, _: Mapping[str, bytes]) -> None:
         subjects = entry.subjects
-        self.releases.append(Released(ref, entry.agreement, entry.body["round"], subjects["model"], subjects["model-card"]))
+        self.releases.append(
+            Released(ref, entry.agreement, entry.body["round"], subjects["model"], subjects["model-card"])
+        )
 
     def _attest(self, ref: Ref, entry: Entry, _: Mapping[str, bytes]) -> None:
         self.attestations.append(

@@ -31,7 +31,9 @@ class FolderSource:
         with errors_of(self._connection.path):
             rows = self._connection.raw.execute("SELECT note FROM checkpoint").fetchmany(2)
         if len(rows) != 1 or not isinstance(rows[0][0], str | bytes):
-            raise EvidenceError("ledger-inconsistent", f"The table checkpoint has {len(rows)} rows, or one that is no note.")
+            raise EvidenceError(
+                "ledger-inconsistent", f"The table checkpoint has {len(rows)} rows, or one that is no note."
+            )
         note: str | bytes = rows[0][0]
         return note
 

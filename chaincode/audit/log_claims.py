@@ -89,7 +89,9 @@ def _compare_founding(draft: Draft, replayed: Replay, federation: Federation | N
         ("origin-differs", "origin", federation.origin, key.log.name),
     ):
         if stated != held:
-            draft.fail(code, where, f"The founding entry gives the {what} {stated}; the federation's key file says {held}.")
+            draft.fail(
+                code, where, f"The founding entry gives the {what} {stated}; the federation's key file says {held}."
+            )
 
 
 def _open_head(draft: Draft, source: Source, log: Verifier | None) -> Head:
@@ -135,7 +137,9 @@ def check_outside(draft: Draft, replayed: Replay, head: Head, note: bytes | None
     if outside.size == 0:
         draft.lack("a head of at least one entry")
     elif outside.size > size:
-        what = f"It covers {outside.size} entries, this evidence has {size}: {outside.size - size} are missing at its end."
+        what = (
+            f"It covers {outside.size} entries, this evidence has {size}: {outside.size - size} are missing at its end."
+        )
         draft.fail("log-cut-short", "outside head", what)
     elif (found := root(replayed.leaves[: outside.size])) != outside.root:
         what = f"The first {outside.size} entries have the root {found.hex()}, the head signs {outside.root.hex()}: "
@@ -159,7 +163,9 @@ def check_witnesses(draft: Draft, replayed: Replay, head: Head) -> None:
         draft.fail(error.code, CHECKPOINT, error.message)
         return
     if signed:
-        draft.summary = f"{len(signed)} of {len(known)} witnesses have cosigned; the policy asks for {federation.quorum}."
+        draft.summary = (
+            f"{len(signed)} of {len(known)} witnesses have cosigned; the policy asks for {federation.quorum}."
+        )
     for one in signed:
         draft.note(f"{one.cosigner.name} cosigned at {one.time}.")
     if len(signed) < max(1, federation.quorum):

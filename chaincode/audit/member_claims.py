@@ -20,14 +20,22 @@ def check_credentials(draft: Draft, source: Source, facts: Facts, progress: Prog
         verified += _check_admission(draft, source, facts.federation, admission)
         progress("verifying credentials", number + 1, len(facts.admissions))
     for ref, member in facts.acted_after_revocation:
-        draft.fail("acted-after-revocation", str(ref), f"{member} had been revoked before this entry, and was not admitted again.")
+        draft.fail(
+            "acted-after-revocation",
+            str(ref),
+            f"{member} had been revoked before this entry, and was not admitted again.",
+        )
     for member, ref in facts.revoked.items():
         draft.rest(ref.index)
-        draft.note(f"{member} was revoked ({ref}); nothing that needs standing was accepted from that member afterwards.")
+        draft.note(
+            f"{member} was revoked ({ref}); nothing that needs standing was accepted from that member afterwards."
+        )
     _tell_new_keys(draft, facts)
     if not facts.admissions:
         draft.lack("an admission: nobody has been admitted")
-    draft.summary = f"{verified} of {len(facts.admissions)} admissions: the credential is here and was valid at that time."
+    draft.summary = (
+        f"{verified} of {len(facts.admissions)} admissions: the credential is here and was valid at that time."
+    )
 
 
 def _check_admission(draft: Draft, source: Source, federation: str, admission: Admission) -> bool:
@@ -41,10 +49,14 @@ def _check_admission(draft: Draft, source: Source, federation: str, admission: A
                 return False
             token = bytes(data[: TOKEN_LIMIT + 1])
         if sha256(token).hexdigest() != admission.credential:
-            draft.fail("credential-digest", where, "The credential's bytes are not those whose digest is on the ledger.")
+            draft.fail(
+                "credential-digest", where, "The credential's bytes are not those whose digest is on the ledger."
+            )
             return False
         membership = credentials.verify(
-            token.decode("ascii"), issuers=admission.issuers, federation=federation,
+            token.decode("ascii"),
+            issuers=admission.issuers,
+            federation=federation,
             now=max(admission.ref.at, admission.not_before),  # one may be admitted ahead of time
         )
     except (EvidenceError, CredentialError) as error:
@@ -68,7 +80,9 @@ def _tell_new_keys(draft: Draft, facts: Facts) -> None:
     """Note each key that the authority put in force for a member in the place of another: the member's old key did not consent."""
     for admission in facts.admissions:
         if admission.did != admission.member:
-            draft.note(f"The authority gave {admission.member} the new key {admission.did} ({admission.ref}); ask the member.")
+            draft.note(
+                f"The authority gave {admission.member} the new key {admission.did} ({admission.ref}); ask the member."
+            )
 
 
 def _tell_lineage(draft: Draft, facts: Facts, agreement: Agreement) -> None:

@@ -45,7 +45,9 @@ def load_state(terms: Mapping[str, Any], data: memoryview) -> Any:
         return None
     length = vector_length(tensor_specs(terms))
     if len(data) != optimiser.rows * length * 8:
-        raise EvidenceError("optimiser-state", f"The optimiser's state has {len(data)} bytes, not those of {optimiser.name}.")
+        raise EvidenceError(
+            "optimiser-state", f"The optimiser's state has {len(data)} bytes, not those of {optimiser.name}."
+        )
     state = initial_state(optimiser, length)
     state.data.cast("B")[:] = data  # little-endian float64 as they lie; the contract wants elements, so not empty
     return state

@@ -39,7 +39,9 @@ def check_release(draft: Draft, source: Source, replayed: Replay, head: Head) ->
     draft.summary = f"Model {released.model[:12]} of round {released.round}, released by {released.ref}."
     for other in facts.releases:
         if other is not released:
-            draft.note(f"Model {other.model} of round {other.round} was released too ({other.ref}); its files are not judged here.")
+            draft.note(
+                f"Model {other.model} of round {other.round} was released too ({other.ref}); its files are not judged here."
+            )
 
 
 def _has(source: Source, name: str) -> bool:
@@ -62,7 +64,11 @@ def _check_model(draft: Draft, source: Source, facts: Facts) -> Released:
         return last
     found = [released for released in facts.releases if released.model == digest]
     if not found:
-        draft.fail("release-model", name, f"The file holds model {digest}, which no entry releases; {last.ref} releases {last.model}.")
+        draft.fail(
+            "release-model",
+            name,
+            f"The file holds model {digest}, which no entry releases; {last.ref} releases {last.model}.",
+        )
         return last
     return found[-1]
 
@@ -76,7 +82,9 @@ def _check_card(draft: Draft, source: Source, released: Released) -> None:
             elif len(data) > _MAX_CARD:
                 draft.fail("release-card", name, f"The card has {len(data)} bytes, more than any card.")
             elif (digest := sha256(data).hexdigest()) != released.card:
-                draft.fail("release-card", name, f"The card's SHA-256 is {digest}; {released.ref} says {released.card}.")
+                draft.fail(
+                    "release-card", name, f"The card's SHA-256 is {digest}; {released.ref} says {released.card}."
+                )
     except EvidenceError as error:
         draft.fail(error.code, name, error.message)
 
@@ -98,7 +106,9 @@ def _check_proof(draft: Draft, source: Source, replayed: Replay, head: Head, rel
         draft.fail(error.code, name, error.message)
         return
     if entry.id != released.ref.id:
-        draft.fail("release-proof", name, f"The proof is of entry {entry.id[:12]} ({entry.kind}), not of {released.ref}.")
+        draft.fail(
+            "release-proof", name, f"The proof is of entry {entry.id[:12]} ({entry.kind}), not of {released.ref}."
+        )
     size = len(replayed.leaves)
     if checkpoint.size > size or root(replayed.leaves[: checkpoint.size]) != checkpoint.root:
         what = f"The proof's head covers {checkpoint.size} entries and is not one of this log, which has {size}."

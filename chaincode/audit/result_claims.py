@@ -145,7 +145,11 @@ class Results:
             data = stack.enter_context(self.source.open(name))
             if data is not None and name not in self.sound:
                 most = _STATE_BYTES * sum(spec.elements for spec in tensor_specs(self.terms))
-                found = chunk_root(data) if len(data) <= most else f"of {len(data)} bytes, more than any state of this model"
+                found = (
+                    chunk_root(data)
+                    if len(data) <= most
+                    else f"of {len(data)} bytes, more than any state of this model"
+                )
                 self.sound[name] = found == digest
                 if found != digest:
                     raise EvidenceError("blob-digest", f"The optimiser's state has the digest {found}.")

@@ -48,7 +48,9 @@ def check_range(body: memoryview, specs: Sequence[TensorSpec], encoding: str) ->
             if byteorder == "big":
                 values.byteswap()
             if not (-spec.bound <= min(values) and max(values) <= spec.bound):
-                raise EvidenceError("update-beyond-clip", f"The update goes beyond +-{spec.bound} in tensor {spec.name}.")
+                raise EvidenceError(
+                    "update-beyond-clip", f"The update goes beyond +-{spec.bound} in tensor {spec.name}."
+                )
         position = end
 
 
@@ -151,30 +153,48 @@ class Rounds:
         self.included += 1
         self.draft.rest(commit.index)
         if found is None:
-            self.draft.lose(f"{_blob(commit)}, the update of {member} in {attempt}, deleted or not exported (entry {commit.index})")
+            self.draft.lose(
+                f"{_blob(commit)}, the update of {member} in {attempt}, deleted or not exported (entry {commit.index})"
+            )
         elif isinstance(found, EvidenceError):
-            self.draft.fail(found.code, _blob(commit), f"{found.message} (committed by entry {commit.index}, included by {attempt.recorded})")
+            self.draft.fail(
+                found.code,
+                _blob(commit),
+                f"{found.message} (committed by entry {commit.index}, included by {attempt.recorded})",
+            )
         else:
             self.verified += 1
 
-    def _judge_omitted(self, attempt: Attempt, omission: Omission, found: VerifiedUpdate | EvidenceError | None) -> None:
+    def _judge_omitted(
+        self, attempt: Attempt, omission: Omission, found: VerifiedUpdate | EvidenceError | None
+    ) -> None:
         commit, member, reason = attempt.commits[omission.member], omission.member, omission.reason
         self.omitted += 1
         contested = f"; contested by {attempt.claims[member]} ({omission.contested})" if omission.contested else ""
         self.draft.note(f"{attempt}: {member} was omitted by {attempt.coordinator} as {reason} ({attempt.recorded}); "
                         f"{_RULES[reason]}{contested}")  # fmt: skip
         if isinstance(found, EvidenceError) and (found.code == _ALTERED or not _is_content(found)):
-            self.draft.fail(found.code, _blob(commit), f"{found.message} It is kept under the digest that entry {commit.index} commits to.")
+            self.draft.fail(
+                found.code,
+                _blob(commit),
+                f"{found.message} It is kept under the digest that entry {commit.index} commits to.",
+            )
         elif reason != "invalid-update":
-            if found is not None:  # that bytes are here now does not show that they were delivered then: a receipt would (R2)
-                self.draft.note(f"{_blob(commit)} is here and is what entry {commit.index} commits to; when it was delivered, nothing here shows.")
+            if (
+                found is not None
+            ):  # that bytes are here now does not show that they were delivered then: a receipt would (R2)
+                self.draft.note(
+                    f"{_blob(commit)} is here and is what entry {commit.index} commits to; when it was delivered, nothing here shows."
+                )
         elif isinstance(found, VerifiedUpdate):
             what = f"{member} is omitted from {attempt} as {reason}, but {_blob(commit)} is what entry {commit.index} commits to, and valid."
             self.draft.fail("omission-unfounded", str(attempt.recorded), what)
         elif isinstance(found, EvidenceError):
             self.draft.note(f"{_blob(commit)} bears the omission out: {found.message} [{found.code}]")
         else:
-            self.draft.lose(f"{_blob(commit)}, which would show whether the omission of {member} from {attempt} is founded")
+            self.draft.lose(
+                f"{_blob(commit)}, which would show whether the omission of {member} from {attempt} is founded"
+            )
 
     def _judge_other(self, attempt: Attempt, member: str, found: VerifiedUpdate | EvidenceError | None) -> None:
         """A commitment that no record judges: its bytes, if they were kept, must still be the committed ones."""

@@ -90,7 +90,9 @@ class TablesObserver:
         if row is None or row[1] != bytes.fromhex(entry.id):
             self._differs("entry", f"row {index}", f"it should be there and have the id {entry.id}")
         elif row[2] != states.encode(Present(entry.kind)):
-            self._differs("entry", f"row {index}", f"present should be the state's value under entry/{entry.id}", _STATE)
+            self._differs(
+                "entry", f"row {index}", f"present should be the state's value under entry/{entry.id}", _STATE
+            )
         self._latest = max(self._latest, entry.at)
         expected = (index, *facet_of(entry), self._latest)
         self._named.update(expected[2:5])
@@ -131,16 +133,24 @@ class TablesObserver:
 
     def _check_subjects(self) -> None:
         expected, found = set(self._subjects), set[bytes]()
-        for segment, digest, index in self._scan("subject", "SELECT segment, digest, idx FROM subject ORDER BY segment, digest, idx", 3):
+        for segment, digest, index in self._scan(
+            "subject", "SELECT segment, digest, idx FROM subject ORDER BY segment, digest, idx", 3
+        ):
             sound = isinstance(digest, bytes) and isinstance(index, int) and 0 <= index < 1 << 63
             item = digest + index.to_bytes(8, "big") if sound else b""
             if (item not in expected and index not in self._unknown) or (sound and segment != segment_of(index)):
-                self._differs("subject", f"row {segment}, {_text(digest)}, {index}", "no such entry is about this digest, or it is in another segment")
+                self._differs(
+                    "subject",
+                    f"row {segment}, {_text(digest)}, {index}",
+                    "no such entry is about this digest, or it is in another segment",
+                )
             else:
                 found.add(item)
         for item in sorted(expected - found):
             index = int.from_bytes(item[-8:], "big")
-            self._differs("subject", f"row {item[:-8].hex()}, {index}", f"it is missing; entry {index} is about this digest")
+            self._differs(
+                "subject", f"row {item[:-8].hex()}, {index}", f"it is missing; entry {index} is about this digest"
+            )
 
     def _check_state(self, state: Mapping[str, bytes]) -> None:
         found = set()
@@ -149,7 +159,9 @@ class TablesObserver:
             if key not in state or key.startswith(states.entry_key("")):
                 self._differs("state", f"key {_text(key)}", "no accepted entry writes it here", _STATE)
             elif value != state[key]:
-                self._differs("state", f"key {key}", f"it holds {_text(value)}; the entries give {_text(state[key])}", _STATE)
+                self._differs(
+                    "state", f"key {key}", f"it holds {_text(value)}; the entries give {_text(state[key])}", _STATE
+                )
         for key in sorted(state.keys() - found):
             if key.startswith(states.entry_key("")):
                 continue  # in the table entry, in the column present
@@ -159,7 +171,9 @@ class TablesObserver:
         """No name is there that no entry has; one that is missing was found in the facets."""
         for number, text in self._names.items():
             if text not in self._named and not self._unknown:
-                self._differs("name", f"row {number}", f"no entry has {_text(text)} for an author, a key or an agreement")
+                self._differs(
+                    "name", f"row {number}", f"no entry has {_text(text)} for an author, a key or an agreement"
+                )
 
     def _check_meta(self, state: Mapping[str, bytes]) -> None:
         """The ledger's own name and key are those of the founding entry."""
@@ -186,7 +200,9 @@ class TablesObserver:
             self._unlisted[table] += 1
             return
         where = f"table {table}, {row}"
-        self._found.append((claim, Finding("table-differs", where, f"The row does not follow from the entries: {what}.")))
+        self._found.append(
+            (claim, Finding("table-differs", where, f"The row does not follow from the entries: {what}."))
+        )
 
 
 def _text(value: object) -> str:

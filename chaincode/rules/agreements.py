@@ -22,7 +22,10 @@ def propose(entry: Entry, view: View) -> None:
     """Propose an agreement to parties that are members; with ``continues``, close an older one and go on from it."""
     author(entry, view, "coordinator")
     agreement = entry.body["terms"]
-    if agreement_digest(agreement) != entry.agreement or agreement["model"]["initial"] != entry.subjects["initial-model"]:
+    if (
+        agreement_digest(agreement) != entry.agreement
+        or agreement["model"]["initial"] != entry.subjects["initial-model"]
+    ):
         raise Rejected("subject-mismatch", "The entry's subjects are not the digests of the agreement that it carries.")
     if agreement["coordinator"] != entry.member:
         raise Rejected("not-the-coordinator", "The agreement names another coordinator than its author.")
@@ -56,10 +59,15 @@ def _close(entry: Entry, view: View, initial: str, newer: Terms) -> tuple[Head |
     if terms.coordinator != entry.member:
         raise Rejected("not-the-coordinator", f"{entry.member} is not the coordinator of agreement {older[:12]}.")
     if entry.at < head.at:
-        raise Rejected("at-precedes-head", f"The entry says {entry.at}, the older agreement's last step was at {head.at}.")
+        raise Rejected(
+            "at-precedes-head", f"The entry says {entry.at}, the older agreement's last step was at {head.at}."
+        )
     after = move("head", head.state, "continue", f"agreement {older[:12]}")
     if head.base != initial:
-        raise Rejected("base-mismatch", f"The initial model is not the last result {head.base[:12]} of the agreement that it continues.")
+        raise Rejected(
+            "base-mismatch",
+            f"The initial model is not the last result {head.base[:12]} of the agreement that it continues.",
+        )
     view.put(state.head_key(older), Head(
         after, head.round, head.attempt, entry.at, entry.id, head.base, head.optimiser, spent=head.spent
     ))  # fmt: skip

@@ -13,7 +13,10 @@ def federation(entry: Entry, view: View) -> Federation:
     if found is None:
         raise Rejected("not-founded", "This ledger has no federation yet.")
     if entry.federation != found.id:
-        raise Rejected("wrong-federation", f"The entry belongs to federation {entry.federation[:12]}, this ledger to {found.id[:12]}.")
+        raise Rejected(
+            "wrong-federation",
+            f"The entry belongs to federation {entry.federation[:12]}, this ledger to {found.id[:12]}.",
+        )
     return found
 
 
@@ -74,7 +77,9 @@ def own_agreement(entry: Entry, view: View) -> Terms:
     author(entry, view, "coordinator")
     terms = terms_of(entry, view)
     if entry.member != terms.coordinator:
-        raise Rejected("not-the-coordinator", f"{entry.member} is not the coordinator of agreement {entry.agreement[:12]}.")
+        raise Rejected(
+            "not-the-coordinator", f"{entry.member} is not the coordinator of agreement {entry.agreement[:12]}."
+        )
     return terms
 
 
@@ -107,7 +112,9 @@ def check_attestations(entry: Entry, view: View, round_: int, needed: int, terms
     for member in named:
         verdict = view.get(state.Attestation, state.attest_key(entry.agreement, round_, member))
         if verdict is None or verdict.verdict != "agrees" or member == terms.coordinator:
-            raise Rejected("attestation-missing", f"{member} has not attested round {round_}, or may not for its own result.")
+            raise Rejected(
+                "attestation-missing", f"{member} has not attested round {round_}, or may not for its own result."
+            )
     if len(named) < needed:
         raise Rejected("attestation-missing", f"Round {round_} needs {needed} attestations, {len(named)} are named.")
 

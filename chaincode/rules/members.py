@@ -47,7 +47,10 @@ def _policy(entry: Entry, identity: str, origin: str, log_key: str) -> Federatio
     log = [parse_vkey(log_key)] if log_key else []
     keys = [v.public_key for v in (*log, *map(parse_vkey, body["cosigners"]))]
     if len(set(keys)) != len(keys) or body["quorum"] > len(body["cosigners"]):
-        raise Rejected("policy-inconsistent", "The log's and the cosigners' keys are not distinct, or the quorum asks for more than there are.")
+        raise Rejected(
+            "policy-inconsistent",
+            "The log's and the cosigners' keys are not distinct, or the quorum asks for more than there are.",
+        )
     if any(v.name != origin for v in log):
         raise Rejected("policy-inconsistent", f"The log key is that of {log[0].name}, not of the log {origin}.")
     return Federation(

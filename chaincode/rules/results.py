@@ -45,7 +45,9 @@ def claim(entry: Entry, view: View) -> None:
     seat = seat_of(entry, view, entry.member)
     move("seat", seat.state, "claim", f"the seat of {entry.member}")
     if entry.subjects["update"] != seat.update:
-        raise Rejected("claim-mismatch", f"{entry.member} committed to {seat.update[:12]}, not to {entry.subjects['update'][:12]}.")
+        raise Rejected(
+            "claim-mismatch", f"{entry.member} committed to {seat.update[:12]}, not to {entry.subjects['update'][:12]}."
+        )
     signed = entry.body["receipt"]
     if signed is None:
         view.put(own_seat(entry, entry.member), replace(seat, claim=seat.claim or "bare"))
@@ -78,12 +80,17 @@ def record(entry: Entry, view: View) -> None:
         move("seat", seat.state, "record", f"the seat of {m}")
     contested = sum(_omit(entry, head, item["member"], item["reason"], seats) for item in body["omitted"])
     if len(body["included"]) < terms.min_participants:
-        raise Rejected("below-minimum", f"{len(body['included'])} of at least {terms.min_participants} updates arrived.")
+        raise Rejected(
+            "below-minimum", f"{len(body['included'])} of at least {terms.min_participants} updates arrived."
+        )
     if body["examples"] != sum(seats[m].examples for m in body["included"]):
         raise Rejected("weight-mismatch", "The examples are not the sum of what the included members committed to.")
     optimiser = entry.subjects.get("optimiser-state", "")
     if (optimiser != "") != (terms.optimiser_layout != ""):
-        raise Rejected("optimiser-state-mismatch", "The record must state the optimiser's state exactly if the agreed optimiser has one.")
+        raise Rejected(
+            "optimiser-state-mismatch",
+            "The record must state the optimiser's state exactly if the agreed optimiser has one.",
+        )
     view.put(state.result_key(entry.agreement, head.round), Result(
         entry.id, head.attempt, entry.subjects["sum"], entry.subjects["model"], optimiser, body["examples"],
         len(body["included"]), len(body["omitted"]), contested,
@@ -117,12 +124,16 @@ def abort(entry: Entry, view: View) -> None:
     sealed = head.state == "sealed"
     if entry.member == terms.coordinator:
         earliest = head.deliver_by + 1 if sealed else head.at
-    elif (party := view.get(Party, state.party_key(entry.agreement, entry.member))) is not None and party.state != "proposed":
+    elif (
+        party := view.get(Party, state.party_key(entry.agreement, entry.member))
+    ) is not None and party.state != "proposed":
         earliest = 1 + terms.record_seconds + (head.deliver_by if sealed else head.commit_by + terms.deliver_seconds)
     else:
         raise Rejected("not-a-party", f"{entry.member} is neither a party nor the coordinator of the agreement.")
     if entry.at < earliest:
-        raise Rejected("abort-too-early", f"{entry.member} may give up this attempt from {earliest}; the entry says {entry.at}.")
+        raise Rejected(
+            "abort-too-early", f"{entry.member} may give up this attempt from {earliest}; the entry says {entry.at}."
+        )
     spent = head.spent + (head.reserved if sealed else 0)
     view.put(state.head_key(entry.agreement), replace(
         head, state=after, at=entry.at, entry=entry.id, spent=spent, reserved=0
@@ -142,7 +153,9 @@ def release(entry: Entry, view: View) -> None:
     if result is None:
         raise Rejected("result-unknown", f"Round {round_} has no recorded result.")
     if result.model != entry.subjects["model"]:
-        raise Rejected("result-differs", f"Round {round_} recorded model {result.model[:12]}, not {entry.subjects['model'][:12]}.")
+        raise Rejected(
+            "result-differs", f"Round {round_} recorded model {result.model[:12]}, not {entry.subjects['model'][:12]}."
+        )
     if view.get(Release, state.release_key(entry.agreement, round_)) is not None:
         raise Rejected("already-released", f"The model of round {round_} was released before.")
     check_attestations(entry, view, round_, terms.attest_release, terms)
@@ -163,7 +176,9 @@ def attest(entry: Entry, view: View) -> None:
         raise Rejected("result-unknown", f"Round {round_} has no recorded result.")
     same = (entry.subjects["sum"], entry.subjects["model"]) == (result.sum, result.model)
     if same != (entry.body["verdict"] == "agrees"):
-        raise Rejected("attestation-inconsistent", "The verdict does not follow from the digests that the entry states.")
+        raise Rejected(
+            "attestation-inconsistent", "The verdict does not follow from the digests that the entry states."
+        )
     key = state.attest_key(entry.agreement, round_, entry.member)
     if view.get(Attestation, key) is not None:
         raise Rejected("already-attested", f"{entry.member} has attested round {round_} before.")

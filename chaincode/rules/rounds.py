@@ -59,13 +59,21 @@ def open_(entry: Entry, view: View) -> None:
     after = move("head", head.state, "open", "the agreement")
     _check_next(entry, head, terms)
     if entry.subjects["base-model"] != head.base:
-        raise Rejected("base-mismatch", f"The round must start from model {head.base[:12]}, the agreement's last result.")
+        raise Rejected(
+            "base-mismatch", f"The round must start from model {head.base[:12]}, the agreement's last result."
+        )
     if not terms.not_before <= entry.at <= terms.not_after:
-        raise Rejected("agreement-not-valid", f"The agreement is valid from {terms.not_before} to {terms.not_after}, not at {entry.at}.")
+        raise Rejected(
+            "agreement-not-valid",
+            f"The agreement is valid from {terms.not_before} to {terms.not_after}, not at {entry.at}.",
+        )
     if body["commit_by"] != entry.at + terms.commit_seconds:
         raise Rejected("deadline-mismatch", f"commit_by must be {terms.commit_seconds} s after the opening, as agreed.")
     if head.spent + body["reservation"] > terms.budget:
-        raise Rejected("budget-exceeded", f"{head.spent} spent and {body['reservation']} reserved exceed the agreed {terms.budget}.")
+        raise Rejected(
+            "budget-exceeded",
+            f"{head.spent} spent and {body['reservation']} reserved exceed the agreed {terms.budget}.",
+        )
     check_attestations(entry, view, body["round"] - 1, terms.attest_next_open if body["round"] > 1 else 0, terms)
     _check_roster(entry, view, terms)
     view.put(state.head_key(entry.agreement), Head(
@@ -95,9 +103,13 @@ def _check_roster(entry: Entry, view: View, terms: Terms) -> None:
             raise Rejected("not-in-standing", f"{m} cannot take part: {why}.")
     for item in absent:
         if (why := _absence(entry, view, item["member"])) != item["reason"]:
-            raise Rejected("reason-unfounded", f"{item['member']} is left out as {item['reason']}, but is {why or 'in standing'}.")
+            raise Rejected(
+                "reason-unfounded", f"{item['member']} is left out as {item['reason']}, but is {why or 'in standing'}."
+            )
     if len(roster) < terms.min_participants:
-        raise Rejected("below-minimum", f"{len(roster)} of at least {terms.min_participants} participants can take part.")
+        raise Rejected(
+            "below-minimum", f"{len(roster)} of at least {terms.min_participants} participants can take part."
+        )
     if not sum_fits(len(roster), terms.max_weight, terms.largest):
         raise Rejected("sum-could-overflow", "The roster's weighted sum could leave 64 bits.")
 
@@ -113,7 +125,9 @@ def _own_open_seat(entry: Entry, view: View) -> tuple[Terms, Seat]:
     move("head", head.state, entry.kind, "the round")
     check_attempt(entry, head)
     if entry.at > head.commit_by:
-        raise Rejected("past-deadline", f"Commitments to round {head.round} closed at {head.commit_by}; the entry says {entry.at}.")
+        raise Rejected(
+            "past-deadline", f"Commitments to round {head.round} closed at {head.commit_by}; the entry says {entry.at}."
+        )
     seat = view.get(Seat, own_seat(entry, entry.member))
     if seat is None:
         raise Rejected("not-on-roster", f"{entry.member} has no seat in round {head.round} attempt {head.attempt}.")
@@ -132,7 +146,9 @@ def commit(entry: Entry, view: View) -> None:
         raise Rejected(code, f"{entry.member} has committed to {seat.update[:12]} in this round.")
     after = move("seat", seat.state, "commit", f"the seat of {entry.member}")
     if not 1 <= body["examples"] <= terms.max_weight:
-        raise Rejected("weight-out-of-range", f"{body['examples']} examples; the agreement allows 1 to {terms.max_weight}.")
+        raise Rejected(
+            "weight-out-of-range", f"{body['examples']} examples; the agreement allows 1 to {terms.max_weight}."
+        )
     if not 0 < body["size"] - terms.elements * terms.width <= MAX_HEADER:
         raise Rejected("size-mismatch", f"An update of {terms.elements} elements cannot have {body['size']} bytes.")
     if body["metrics"] is not None and not terms.share_metrics:
@@ -163,7 +179,9 @@ def seal(entry: Entry, view: View) -> None:
     for item in body["out"]:
         _exclude(entry, view, head, item["member"], item["reason"])
     if len(body["cohort"]) < terms.min_participants:
-        raise Rejected("below-minimum", f"{len(body['cohort'])} of at least {terms.min_participants} participants have committed.")
+        raise Rejected(
+            "below-minimum", f"{len(body['cohort'])} of at least {terms.min_participants} participants have committed."
+        )
     view.put(state.head_key(entry.agreement), replace(
         head, state=after, at=entry.at, entry=entry.id, cohort=len(body["cohort"]), weight=weight, deliver_by=body["deliver_by"]
     ))  # fmt: skip
@@ -183,7 +201,9 @@ def _exclude(entry: Entry, view: View, head: Head, member: str, reason: str) -> 
     seat = seat_of(entry, view, member)
     why = _absence(entry, view, member) or {"open": "silent", "declined": "declined"}.get(seat.state, "")
     if why != reason:
-        raise Rejected("reason-unfounded", f"{member} is left out as {reason}, but is {why or 'committed and in standing'}.")
+        raise Rejected(
+            "reason-unfounded", f"{member} is left out as {reason}, but is {why or 'committed and in standing'}."
+        )
     if why == "silent" and entry.at <= head.commit_by:
         raise Rejected("seal-too-early", f"{member} may still commit until {head.commit_by}.")
     after = move("seat", seat.state, "exclude", f"the seat of {member}")

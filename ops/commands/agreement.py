@@ -66,7 +66,9 @@ def choose(digests: list[str], wanted: str | None) -> str:
     """
     found = [d for d in digests if wanted is None or d.startswith(wanted.lower())]
     if not found or (wanted is not None and len(found) > 1):
-        problem = f"{len(found)} agreements begin with {wanted[:64]!r}." if wanted else "No agreement was proposed here."
+        problem = (
+            f"{len(found)} agreements begin with {wanted[:64]!r}." if wanted else "No agreement was proposed here."
+        )
         raise UsageError("agreement-unknown", problem, next=output.command_line("log", "--kind", "propose"))
     return found[-1]
 

@@ -34,18 +34,26 @@ _INDENT = " " * 4
 _STYLES = {PASS: "green", FAIL: "bold red", ABSENT: "yellow", INCOMPLETE: "bold yellow"}
 
 HeadOption = Annotated[
-    Path | None, typer.Option("--head", metavar="CHECKPOINT", help="A head that was held outside: a checkpoint, a proof or an older bundle.")
+    Path | None,
+    typer.Option(
+        "--head", metavar="CHECKPOINT", help="A head that was held outside: a checkpoint, a proof or an older bundle."
+    ),
 ]
 KeyOption = Annotated[
-    Path | None, typer.Option("--key", help="The federation.vkey that you trust; else FEDLEDGER_KEY, else the evidence's own.")
+    Path | None,
+    typer.Option("--key", help="The federation.vkey that you trust; else FEDLEDGER_KEY, else the evidence's own."),
 ]
 RecomputeOption = Annotated[
-    bool, typer.Option("--recompute/--no-recompute", help="Whether to compute the results again, for which numpy is loaded.")
+    bool,
+    typer.Option("--recompute/--no-recompute", help="Whether to compute the results again, for which numpy is loaded."),
 ]
 EntryArgument = Annotated[
-    list[str], typer.Argument(metavar="ENTRY", help="An entry's index, or the first digits of its id.", show_default=False)
+    list[str],
+    typer.Argument(metavar="ENTRY", help="An entry's index, or the first digits of its id.", show_default=False),
 ]
-OutOption = Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The file to write.", show_default=False)]
+OutOption = Annotated[
+    Path, typer.Option("-o", "--output", metavar="FILE", help="The file to write.", show_default=False)
+]
 
 
 @app.callback()
@@ -65,7 +73,11 @@ def verify(
             raise UsageError("usage", "A proof file is judged by its own head: --head is for runs and bundles.")
         proof_check.check(place, _key_path(key), as_json=as_json)
         return
-    options: dict[str, Any] = {"head": None if head is None else heads.read_head(head, path), "key": _key(key), "recompute": recompute}
+    options: dict[str, Any] = {
+        "head": None if head is None else heads.read_head(head, path),
+        "key": _key(key),
+        "recompute": recompute,
+    }
     report = verify_bundle(place, **options) if place.is_file() else verify_folder(place, **options)
     if as_json:
         output.emit_json("audit", report_json(report))
@@ -124,8 +136,12 @@ def keep_head(out: OutOption, path: PathArgument = None) -> None:
         file.write(note.encode())
     checkpoint = parse_checkpoint(parse_note(note).text)
     output.line(f"wrote {out}: the head of {checkpoint.origin} at {checkpoint.size} entries")
-    output.line("Keep it where nobody who runs the federation can change it. Later it shows that nothing was rewritten:")
-    output.next_command("audit", "verify", _place(path), "--head", out)  # by its name: the newest run will be another one
+    output.line(
+        "Keep it where nobody who runs the federation can change it. Later it shows that nothing was rewritten:"
+    )
+    output.next_command(
+        "audit", "verify", _place(path), "--head", out
+    )  # by its name: the newest run will be another one
 
 
 def verify_folder(path: Path, **options: Any) -> Report:

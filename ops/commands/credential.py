@@ -27,10 +27,16 @@ app = typer.Typer(add_completion=False)
 _LIMIT = 64 * 1024
 NOT_CHECKED = "signature valid, ISSUER NOT CHECKED"
 
-FilesArgument = Annotated[list[Path], typer.Argument(metavar="FILE", help="Credentials: VC-JWT files.", show_default=False)]
+FilesArgument = Annotated[
+    list[Path], typer.Argument(metavar="FILE", help="Credentials: VC-JWT files.", show_default=False)
+]
 InOption = Annotated[
     str | None,
-    typer.Option("--in", metavar="PATH", help="The run or bundle whose authority and members count; else the current folder or the newest run."),
+    typer.Option(
+        "--in",
+        metavar="PATH",
+        help="The run or bundle whose authority and members count; else the current folder or the newest run.",
+    ),
 ]
 
 
@@ -98,7 +104,11 @@ def _stated(token: str) -> Mapping[str, Any]:
     vc = claims.get("vc")
     subject = vc.get("credentialSubject") if isinstance(vc, dict) else None
     subject = subject if isinstance(subject, dict) else {}
-    return {"issuer": claims.get("iss"), "subject": claims.get("sub"), **{k: subject.get(k) for k in ("role", "organisation", "federation")}}
+    return {
+        "issuer": claims.get("iss"),
+        "subject": claims.get("sub"),
+        **{k: subject.get(k) for k in ("role", "organisation", "federation")},
+    }
 
 
 def _alone(path: Path, token: str, now: int) -> Judged:
@@ -172,4 +182,6 @@ def _show(judged: list[Judged]) -> None:
         ])  # fmt: skip
         output.line()
     if not all(one.ledger for one in judged):
-        output.note("The issuer is the one that each credential names itself: --in PATH asks a federation's ledger who may issue.")
+        output.note(
+            "The issuer is the one that each credential names itself: --in PATH asks a federation's ledger who may issue."
+        )

@@ -57,9 +57,13 @@ def doctor(as_json: JsonOption = False) -> None:
     if as_json:
         output.emit_json("doctor", {"findings": [asdict(f) for f in findings], "problems": len(problems)})
     else:
-        output.table(("what", "found", "needed for", "state"), [(f.what, f.found, f.needed_for, f.state) for f in findings])
+        output.table(
+            ("what", "found", "needed for", "state"), [(f.what, f.found, f.needed_for, f.state) for f in findings]
+        )
         output.line()
-        output.line(f"{len(problems)} problems" if problems else "no problems", "bold red" if problems else "bold green")
+        output.line(
+            f"{len(problems)} problems" if problems else "no problems", "bold red" if problems else "bold green"
+        )
     if problems:
         raise typer.Exit(1)
 
@@ -133,7 +137,9 @@ def _second_opinion() -> Finding:
     except (Error, OSError) as error:
         return Finding(name, f"failed: {error}", purpose, PROBLEM)
     found = " ".join(filter(None, [opinion.verdict, opinion.detail]))
-    return _finding(name, found, purpose, opinion.verdict == "accepted", OPTIONAL if opinion.verdict == "not-available" else PROBLEM)
+    return _finding(
+        name, found, purpose, opinion.verdict == "accepted", OPTIONAL if opinion.verdict == "not-available" else PROBLEM
+    )
 
 
 def _in_the_way() -> Iterator[Finding]:

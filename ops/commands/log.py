@@ -30,9 +30,17 @@ def _kinds(incomplete: str) -> list[str]:
 
 
 KindOption = Annotated[str | None, typer.Option("--kind", help="Only entries of this kind.", autocompletion=_kinds)]
-DidOption = Annotated[str | None, typer.Option("--did", metavar="MEMBER", help="Only entries by a member or about it: a DID that it has or had, or its name.")]
+DidOption = Annotated[
+    str | None,
+    typer.Option(
+        "--did", metavar="MEMBER", help="Only entries by a member or about it: a DID that it has or had, or its name."
+    ),
+]
 RoundOption = Annotated[int | None, typer.Option("--round", min=1, help="Only entries of this round.")]
-SinceOption = Annotated[str | None, typer.Option("--since", metavar="TIME", help="Only later ones: 90m, 2d, 2026-11-23 or 2026-11-23T12:00:00Z.")]
+SinceOption = Annotated[
+    str | None,
+    typer.Option("--since", metavar="TIME", help="Only later ones: 90m, 2d, 2026-11-23 or 2026-11-23T12:00:00Z."),
+]
 
 
 @app.command()
@@ -79,7 +87,9 @@ def _found(source: Source, within: list[Wanted], member: str | None, start: int 
     about = {index: ABOUT for index, _ in lineage.about(source, member, within, start, asked)}
     # A DID may be the member's name or the key that signed.
     columns = ("member", "did")
-    by = {index: BY for wanted in within for c in columns for index in source.newest({**wanted, c: member}, start, asked)}
+    by = {
+        index: BY for wanted in within for c in columns for index in source.newest({**wanted, c: member}, start, asked)
+    }
     return about | by
 
 
@@ -88,7 +98,16 @@ def _row(source: Source, names: Names, index: int, how: str) -> tuple[object, ..
     names.learn(entry_text.members_of(entry))
     says, who = entry_text.summary(entry, names), names(entry.member)
     relation = (how,) if how else ()
-    return index, output.when(entry.at), entry.kind, *relation, entry_text.place(entry), who, says, output.short(logged.id)
+    return (
+        index,
+        output.when(entry.at),
+        entry.kind,
+        *relation,
+        entry_text.place(entry),
+        who,
+        says,
+        output.short(logged.id),
+    )
 
 
 def _as_json(source: Source, names: Names, index: int, how: str) -> dict[str, Any]:

@@ -20,7 +20,11 @@ app = typer.Typer(add_completion=False)
 
 
 @app.command()
-def new(name: Annotated[str, typer.Argument(metavar="NAME", show_default=False, help="The federation's name, and the folder to write.")]) -> None:
+def new(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", show_default=False, help="The federation's name, and the folder to write.")
+    ],
+) -> None:
     """Write a new federation's file and a task to start from."""
     folder = Path(name)
     _check_name(folder.name)

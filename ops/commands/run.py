@@ -30,7 +30,9 @@ app = typer.Typer(add_completion=False)
 def run(
     file: Annotated[str, typer.Argument(metavar="FILE", help="A federation file, or the name of a shipped one: demo.")],
     folder: Annotated[str | None, typer.Option("--dir", help="The run folder; runs/NAME without it.")] = None,
-    ray_address: Annotated[str | None, typer.Option(help="Use this Ray cluster, which must see the run folder.")] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Use this Ray cluster, which must see the run folder.")
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; one per core without it.")] = None,
     dashboard: Annotated[bool | None, typer.Option("--dashboard/--no-dashboard", help="Start Ray's dashboard.")] = None,
     passphrase_file: Annotated[

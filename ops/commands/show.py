@@ -18,7 +18,8 @@ app = typer.Typer(add_completion=False)
 _LISTED = 20  # items of a list that are shown to people
 
 EntryArgument = Annotated[
-    list[str], typer.Argument(metavar="ENTRY", help="An entry's index, or the first digits of its id.", show_default=False)
+    list[str],
+    typer.Argument(metavar="ENTRY", help="An entry's index, or the first digits of its id.", show_default=False),
 ]
 
 
@@ -59,7 +60,10 @@ def _lines(body: Any, prefix: str = "") -> Iterator[tuple[str, object]]:
             yield from _lines(value, f"{label}.")
         elif isinstance(value, list):
             shown = [_item(item) for item in value[:_LISTED]]
-            yield label, [*shown, *([f"and {len(value) - _LISTED} more; --json shows all"] if len(value) > _LISTED else [])]
+            yield (
+                label,
+                [*shown, *([f"and {len(value) - _LISTED} more; --json shows all"] if len(value) > _LISTED else [])],
+            )
         else:
             yield label, _item(value)
 

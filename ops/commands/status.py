@@ -57,7 +57,11 @@ class Overview:
 
 @app.command()
 def status(
-    path: PathArgument = None, *, agreement: AgreementOption = None, limit: RoundsOption = 20, as_json: JsonOption = False
+    path: PathArgument = None,
+    *,
+    agreement: AgreementOption = None,
+    limit: RoundsOption = 20,
+    as_json: JsonOption = False,
 ) -> None:
     """Show rounds, sites, what happens next, and who is late."""
     now = int(time.time())
@@ -103,13 +107,17 @@ def _show_ledger(source: Source, names: Names, agreements: Sequence[str]) -> Non
 
 def _show_rounds(source: Source, names: Names, overview: Overview, limit: int) -> None:
     view, terms = overview.view, overview.proposal.body["terms"]
-    title = f"Agreement {output.short(view.agreement)} \"{terms['title']}\": {view.head.state}, round {view.head.round} of {view.terms.rounds}"
+    title = f'Agreement {output.short(view.agreement)} "{terms["title"]}": {view.head.state}, round {view.head.round} of {view.terms.rounds}'
     rows = [(r["round"], r["state"], r["attempts"], r["included"], reasons([*r["out"], *r["omitted"]], names) or "nobody", r["examples"],
              metrics(r["metrics"]), output.short(r["model"]), "yes" if r["released"] else "")
             for r in _rounds(source, view, limit)]  # fmt: skip
     output.line()
-    output.table(("round", "state", "attempts", "updates", "left out", "examples", "held-out", "model", "released"), rows, title=title,
-                 drop=("attempts", "examples", "model", "released"))
+    output.table(
+        ("round", "state", "attempts", "updates", "left out", "examples", "held-out", "model", "released"),
+        rows,
+        title=title,
+        drop=("attempts", "examples", "model", "released"),
+    )
     if limit and view.head.round > limit:
         output.note(f"Only the newest {limit} of {view.head.round} rounds are shown; --limit 0 shows all.")
 

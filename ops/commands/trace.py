@@ -27,8 +27,12 @@ app = typer.Typer(add_completion=False)
 
 Answer = dict[str, Any]
 
-ModelOption = Annotated[str | None, typer.Option("--model", metavar="DIGEST", help="What is behind this model: its digest, or its file.")]
-DidOption = Annotated[str | None, typer.Option("--did", metavar="MEMBER", help="Where a member's updates went: a DID, or its name.")]
+ModelOption = Annotated[
+    str | None, typer.Option("--model", metavar="DIGEST", help="What is behind this model: its digest, or its file.")
+]
+DidOption = Annotated[
+    str | None, typer.Option("--did", metavar="MEMBER", help="Where a member's updates went: a DID, or its name.")
+]
 RoundsOption = Annotated[int, typer.Option("--limit", min=0, help="At most so many rounds, the newest; 0 for all.")]
 UpdateOption = Annotated[str | None, typer.Option("--update", metavar="DIGEST", help="Where this update went.")]
 
@@ -40,7 +44,9 @@ def trace(
 ) -> None:  # fmt: skip
     """Show what is behind a model, or where an update went."""
     if sum(option is not None for option in (model, did, update)) != 1:
-        raise UsageError("usage", "Say one of --model, --did and --update.", next=output.command_line("trace", "--help"))
+        raise UsageError(
+            "usage", "Say one of --model, --did and --update.", next=output.command_line("trace", "--help")
+        )
     with opened(path, announce=not as_json) as source:
         names = Names(source)
         if model is not None:
@@ -83,7 +89,9 @@ def _back(source: Source, names: Names, model: str, limit: int) -> Answer:
 def _from_member(source: Source, member: str, limit: int) -> Answer:
     found = lineage.contributions_of(source, member, limit + 1 if limit else 0)
     answer = {"member": member} | _uses(source, found, lineage.first_included(source, member), limit)
-    concerned = lineage.about(source, member, [{"kind": kind} for kind in ("open", "seal", "record")], None, limit + 1 if limit else 0)
+    concerned = lineage.about(
+        source, member, [{"kind": kind} for kind in ("open", "seal", "record")], None, limit + 1 if limit else 0
+    )
     left_out = [
         {"agreement": e.agreement, "round": e.body["round"], "attempt": e.body["attempt"], "at": e.at, "entry": e.id,
          "reason": lineage.left_out(e, member)} for _, e in concerned
@@ -95,8 +103,14 @@ def _from_member(source: Source, member: str, limit: int) -> Answer:
 def _from_update(source: Source, update: str, limit: int) -> Answer:
     found = [lineage.contribution(source, commit) for commit in lineage.commits_to(source, update)]
     if not found:
-        raise UsageError("update-unknown", f"Nobody committed to an update {update}.", next=next_for(source, "log", "--kind", "commit"))
-    return {"update": update} | _uses(source, found, {c.agreement: c.round for c in found if c.outcome == INCLUDED}, limit)
+        raise UsageError(
+            "update-unknown",
+            f"Nobody committed to an update {update}.",
+            next=next_for(source, "log", "--kind", "commit"),
+        )
+    return {"update": update} | _uses(
+        source, found, {c.agreement: c.round for c in found if c.outcome == INCLUDED}, limit
+    )
 
 
 def _uses(source: Source, found: Sequence[Contribution], first: Mapping[str, int], limit: int) -> Answer:
@@ -142,7 +156,10 @@ def _show_back(answer: Answer, names: Names) -> None:
     committed = [c for r in rounds for c in r["contributions"]]
     _show_updates(committed, names, "Updates that were committed for them")
     output.line()
-    own = {m: [c["examples"] for c in _included(committed) if c["member"] == m] for m in {s["member"] for s in answer["sites"]}}
+    own = {
+        m: [c["examples"] for c in _included(committed) if c["member"] == m]
+        for m in {s["member"] for s in answer["sites"]}
+    }
     output.table(("site", "did", "updates", "most examples", "credentials"), [
         (s["organisation"], s["member"], len(own[s["member"]]), max(own[s["member"]]),
          ", ".join(output.short(c["credential"]) for c in s["credentials"])) for s in answer["sites"]

@@ -27,9 +27,14 @@ _PROOF_LIMIT = 1 << 20
 INTEGRITY_ONLY = "integrity only: the key came with the model"
 
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="The model file.", show_default=False)]
-ProofOption = Annotated[Path | None, typer.Option("--proof", help="Its proof; else the file MODEL with the ending .proof.")]
+ProofOption = Annotated[
+    Path | None, typer.Option("--proof", help="Its proof; else the file MODEL with the ending .proof.")
+]
 KeyOption = Annotated[
-    Path | None, typer.Option("--key", help="The federation.vkey that you trust; else FEDLEDGER_KEY, else the one beside the model.")
+    Path | None,
+    typer.Option(
+        "--key", help="The federation.vkey that you trust; else FEDLEDGER_KEY, else the one beside the model."
+    ),
 ]
 
 
@@ -126,7 +131,9 @@ def judge(model: Path, proof: Path, key: Path) -> tuple[list[Check], Entry | Non
 def _release(entry: Entry) -> str:
     if entry.kind != "release":
         raise EvidenceError("not-a-release", f"The proof is of an entry of the kind {entry.kind}.")
-    return f"round {entry.body['round']} of agreement {entry.agreement}, signed by {entry.did} at {output.when(entry.at)}"
+    return (
+        f"round {entry.body['round']} of agreement {entry.agreement}, signed by {entry.did} at {output.when(entry.at)}"
+    )
 
 
 def _card(path: Path, entry: Entry) -> str:
@@ -142,7 +149,13 @@ def _as_json(model: Path, key: Path, result: str, checks: list[Check], entry: En
         "entry": entry.id, "kind": entry.kind, "federation": entry.federation, "agreement": entry.agreement,
         "round": entry.body.get("round"), "did": entry.did, "at": entry.at, "subjects": dict(entry.subjects),
     }  # fmt: skip
-    return {"model": str(model), "key": str(key), "result": result, "checks": [asdict(c) for c in checks], "release": released}
+    return {
+        "model": str(model),
+        "key": str(key),
+        "result": result,
+        "checks": [asdict(c) for c in checks],
+        "release": released,
+    }
 
 
 def _conclude(result: str, model: Path, key: Path, checks: list[Check]) -> None:
@@ -151,6 +164,8 @@ def _conclude(result: str, model: Path, key: Path, checks: list[Check]) -> None:
         output.line(f"FAIL: {model}: it is not so that {failed}.", "bold red")
     elif result == INTEGRITY_ONLY:
         output.line(f"PASS, {INTEGRITY_ONLY} ({key}).", "bold yellow")
-        output.line("Whoever made the model could have made the key: get it from the federation, and name it with --key.")
+        output.line(
+            "Whoever made the model could have made the key: get it from the federation, and name it with --key."
+        )
     else:
         output.line(f"PASS: {model} is a released model of the federation whose key is {key}.", "bold green")

@@ -28,7 +28,9 @@ READY = {
     "breast-cancer": ("participant.tasks.breast_cancer", "BreastCancer"),
     "digits": ("participant.tasks.digits", "Digits"),
 }
-_HELP = f'Allowed: {", ".join(READY)}, or FILE.py:CLASS beside the federation file. Example: task = "my_task.py:MyTask".'
+_HELP = (
+    f'Allowed: {", ".join(READY)}, or FILE.py:CLASS beside the federation file. Example: task = "my_task.py:MyTask".'
+)
 
 
 _TAKEN = ("identity", "chaincode", "participant", "coordinator", "ops")  # Ray looks into the working folder first
@@ -79,7 +81,9 @@ def load_task(reference: str | TaskLocation, folder: Path | str = ".") -> "Task"
         base = importlib.import_module("participant.task").Task
         if not (inspect.isclass(found) and issubclass(found, base)):
             message = f"{where.reference} is not a class that is derived from Task."
-            raise UsageError("task-class", f"{message} Example: class {where.attribute}(Task), after: from participant import Task.")
+            raise UsageError(
+                "task-class", f"{message} Example: class {where.attribute}(Task), after: from participant import Task."
+            )
         task: Task = found()  # type: ignore[assignment]  # issubclass says so
     except UsageError:
         raise

@@ -62,7 +62,9 @@ class Run:
             (folder / name).mkdir(parents=True)
         (folder / "keys" / "keystore").write_bytes(b"the most secret bytes of all")
         model = {"initial": model_digest(INITIAL)}
-        self.world = World(sites, policy={"origin": ORIGIN, "log_key": VKEY}, **{"model": model, "aggregation": ADAM, **terms})
+        self.world = World(
+            sites, policy={"origin": ORIGIN, "log_key": VKEY}, **{"model": model, "aggregation": ADAM, **terms}
+        )
         self.models: dict[str, Mapping[str, Tensor]] = {}
         self.state: Any = None
         self.result: Result | None = None
@@ -231,7 +233,9 @@ def audit_bundle(path: Path, **options: Any) -> Report:
 
 def bundle_of(path: Path, files: Mapping[str, bytes]) -> Path:
     """A bundle of any files, with an index that fits them."""
-    bodies: list[tuple[str, Callable[[], Any]]] = [(name, partial(nullcontext, (body,))) for name, body in files.items()]
+    bodies: list[tuple[str, Callable[[], Any]]] = [
+        (name, partial(nullcontext, (body,))) for name, body in files.items()
+    ]
     write_bundle(path, bodies)
     return path
 

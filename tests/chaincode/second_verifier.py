@@ -142,7 +142,11 @@ class Verifier:
         verify(public_key(said["iss"]), head + b"." + claims, decode[2])
         subject = said["vc"]["credentialSubject"]
         assert subject["federation"] == self.federation
-        assert (said["sub"], subject["role"], subject["organisation"]) == (admit["new_did"], admit["role"], admit["organisation"])
+        assert (said["sub"], subject["role"], subject["organisation"]) == (
+            admit["new_did"],
+            admit["role"],
+            admit["organisation"],
+        )
         assert (said["nbf"], said["exp"]) == (admit["not_before"], admit["not_after"])
         assert said["nbf"] - 60 <= admit["at"] < said["exp"] + 60
 
@@ -216,7 +220,9 @@ class Verifier:
         base = self.model(self.files[f"models/{opened['subjects']['base-model']}.safetensors"])
         assert self.model_digest(base) == opened["subjects"]["base-model"]
         rows, moves = self.adam(terms, totals, weight, state)
-        assert chunk_root(struct.pack(f"<{2 * len(totals)}d", *rows[0], *rows[1])) == record["subjects"]["optimiser-state"]
+        assert (
+            chunk_root(struct.pack(f"<{2 * len(totals)}d", *rows[0], *rows[1])) == record["subjects"]["optimiser-state"]
+        )
         new, position = dict(base), 0
         for t in terms["model"]["tensors"]:
             if t["rule"] == "mean":
@@ -230,7 +236,9 @@ class Verifier:
 
     def adam(self, terms: Any, totals: list[int], weight: int, state: Any) -> tuple[list[list[float]], list[float]]:
         assert terms["aggregation"]["optimiser"] == "adam"
-        rate, beta1, beta2, tau = (float(terms["aggregation"]["parameters"][n]) for n in ("learning_rate", "beta1", "beta2", "tau"))
+        rate, beta1, beta2, tau = (
+            float(terms["aggregation"]["parameters"][n]) for n in ("learning_rate", "beta1", "beta2", "tau")
+        )
         (fraction,) = {t["fraction_bits"] for t in terms["model"]["tensors"] if t["rule"] == "mean"}
         first, second = state or ([0.0] * len(totals), [tau * tau] * len(totals))
         rows: list[list[float]] = [[], []]

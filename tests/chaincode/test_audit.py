@@ -124,7 +124,15 @@ def test_omissions_are_shown_with_author_reason_rule_and_contest(tmp_path: Path)
     assert verdicts(report) == HONEST, found(report)
     (note,) = claim(report, 7).notes
     record, contest = run.world.entries[run.index("record")], run.index("claim")
-    for part in (run.world.name(3), f"by {record.member}", "as not-delivered", "R2: ", record.id[:12], f"contested by entry {contest} ", "(bare)"):
+    for part in (
+        run.world.name(3),
+        f"by {record.member}",
+        "as not-delivered",
+        "R2: ",
+        record.id[:12],
+        f"contested by entry {contest} ",
+        "(bare)",
+    ):
         assert part in note
     assert "Omitted after it: 1." in claim(report, 7).summary
 

@@ -53,7 +53,9 @@ def test_exporting_twice_gives_the_same_bytes_also_from_a_copy(run: Run, copy: P
 def test_everything_that_an_audit_reads_is_in_it(run: Run, tmp_path: Path) -> None:
     with open_bundle(exported(run.folder, tmp_path / "b")) as bundle:
         names = set(bundle.files)
-    kinds = {name.partition("/")[0]: sum(n.partition("/")[0] == name.partition("/")[0] for n in names) for name in names}
+    kinds = {
+        name.partition("/")[0]: sum(n.partition("/")[0] == name.partition("/")[0] for n in names) for name in names
+    }
     assert kinds == {
         "checkpoint": 1, "entries.jsonl": 1, "federation.vkey": 1, "credentials": 5, "models": 3, "release": 3,
         "blobs": 6 + 2,  # updates and optimiser states
@@ -63,7 +65,12 @@ def test_everything_that_an_audit_reads_is_in_it(run: Run, tmp_path: Path) -> No
 def test_nothing_else_is_in_it(copy: Path, tmp_path: Path) -> None:
     secret = (copy / "keys" / "keystore").read_bytes()
     (copy / "blobs" / "aa" / "aa").mkdir(parents=True, exist_ok=True)
-    for name in ("blobs/aa/aa/" + "a" * 64, "credentials/" + "b" * 64 + ".jwt", "models/" + "c" * 64 + ".safetensors", "release/x"):
+    for name in (
+        "blobs/aa/aa/" + "a" * 64,
+        "credentials/" + "b" * 64 + ".jwt",
+        "models/" + "c" * 64 + ".safetensors",
+        "release/x",
+    ):
         (copy / name).write_bytes(secret)
     data = exported(copy, tmp_path / "b").read_bytes()
     assert secret not in data
@@ -150,7 +157,9 @@ def test_a_folder_that_stands_still_says_so(run: Run) -> None:
         source.check_still()
 
 
-@pytest.mark.parametrize("name", ["keys/keystore", "../x", "checkpoint", "entries.jsonl", "federation.toml", "blobs/x", "ledger.sqlite"])
+@pytest.mark.parametrize(
+    "name", ["keys/keystore", "../x", "checkpoint", "entries.jsonl", "federation.toml", "blobs/x", "ledger.sqlite"]
+)
 def test_a_source_opens_evidence_only(run: Run, name: str) -> None:
     with folder_source(run.folder) as source, pytest.raises(EvidenceError) as caught, source.open(name):
         pass

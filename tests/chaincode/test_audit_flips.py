@@ -102,7 +102,9 @@ def reindexed(data: bytes, name: str, body: bytes) -> bytes:
     """The bundle with another body for a file, under an index line that fits it: the index alone finds nothing."""
     parsed = parse_bundle(memoryview(data))
     bodies = {file.name: bytes(parsed.body(file.name) or b"") for file in parsed.files.values()} | {name: body}
-    records = [{"length": len(b), "name": n, "sha256": hashlib.sha256(b).hexdigest()} for n, b in sorted(bodies.items())]
+    records = [
+        {"length": len(b), "name": n, "sha256": hashlib.sha256(b).hexdigest()} for n, b in sorted(bodies.items())
+    ]
     line = canonical.dumps({"files": records, "format": "fedledger-bundle", "version": 1})
     return line + b"\n" + b"".join(bodies[name] for name in sorted(bodies))
 
@@ -114,7 +116,9 @@ def test_bits_in_every_file_under_an_index_that_fits(bundle: bytes) -> None:
     for file in files_of(bundle):
         body = bytes(parsed.body(file.name) or b"")
         for _ in range(12):
-            report = judge(reindexed(bundle, file.name, flipped(body, random_.randrange(len(body)), random_.randrange(8))))
+            report = judge(
+                reindexed(bundle, file.name, flipped(body, random_.randrange(len(body)), random_.randrange(8)))
+            )
             assert report.failed, file.name
             places, digest = where(report), file.name.rpartition("/")[2].partition(".")[0]
             expected = {artefacts.ENTRIES: "entry ", KEY_FILE: ""}.get(file.name, digest)
@@ -156,7 +160,9 @@ def test_a_bundle_of_another_run_under_this_runs_key(bundle: bytes, tmp_path: Pa
 
 def test_bits_in_every_file_of_a_run_folder(tmp_path: Path) -> None:
     run, random_ = whole_run(tmp_path / "run", rounds=1, sites=2), random.Random(_SEED)
-    files = [path for path in run.folder.rglob("*") if path.is_file() and path.name not in ("keystore", "ledger.sqlite")]
+    files = [
+        path for path in run.folder.rglob("*") if path.is_file() and path.name not in ("keystore", "ledger.sqlite")
+    ]
     assert len(files) > 10
     for path in files:
         before = path.read_bytes()
@@ -165,6 +171,9 @@ def test_bits_in_every_file_of_a_run_folder(tmp_path: Path) -> None:
             report = run.audit(recompute=False)
             assert report.failed, path
             stem = path.name.partition(".")[0]
-            assert stem in where(report) or (path.name == KEY_FILE and "entry 0" in where(report)), (path, where(report))
+            assert stem in where(report) or (path.name == KEY_FILE and "entry 0" in where(report)), (
+                path,
+                where(report),
+            )
         path.write_bytes(before)
     assert not run.audit().failed

@@ -125,7 +125,9 @@ def test_a_head_of_another_number_of_entries(tmp_path: Path, run: Run, count: in
         files[artefacts.CHECKPOINT] = head_of(envelopes[:-1]).encode()
     else:
         leaves = [leaf_hash(e) for e in (*envelopes, envelopes[0])]
-        files[artefacts.CHECKPOINT] = sign_checkpoint(Checkpoint(ORIGIN, len(leaves), root(leaves)), LOG_KEY, LOG.sign).encode()
+        files[artefacts.CHECKPOINT] = sign_checkpoint(
+            Checkpoint(ORIGIN, len(leaves), root(leaves)), LOG_KEY, LOG.sign
+        ).encode()
     report = judged(tmp_path, files)
     assert "1:log-size" in found(report)
     assert "checkpoint" in where(report)
@@ -209,7 +211,9 @@ def cosigned(run: Run, *witnesses: str, forge: bool = False) -> str:
     ((), 1, ABSENT), ((), 0, ABSENT), (("north",), 2, ABSENT), (("north",), 1, PASS), (("north", "south"), 2, PASS),
     (("stranger",), 1, ABSENT), (("log",), 0, ABSENT),
 ])  # fmt: skip
-def test_witnesses_are_counted_against_the_policy(tmp_path: Path, witnesses: tuple[str, ...], quorum: int, verdict: str) -> None:
+def test_witnesses_are_counted_against_the_policy(
+    tmp_path: Path, witnesses: tuple[str, ...], quorum: int, verdict: str
+) -> None:
     run = Run(tmp_path / "run")
     known = [format_vkey(name, public_key_from_did(key(name).did), 4) for name in ("north", "south")]
     run.world.policy |= {"cosigners": sorted(known), "quorum": quorum}
@@ -219,7 +223,9 @@ def test_witnesses_are_counted_against_the_policy(tmp_path: Path, witnesses: tup
     assert verdicts(report)[10] == verdict
     assert not report.failed
     if verdict == PASS:
-        assert f"{len(witnesses)} of 2 witnesses have cosigned; the policy asks for {quorum}" in claim(report, 10).summary
+        assert (
+            f"{len(witnesses)} of 2 witnesses have cosigned; the policy asks for {quorum}" in claim(report, 10).summary
+        )
 
 
 def test_a_false_cosignature_is_found(tmp_path: Path) -> None:

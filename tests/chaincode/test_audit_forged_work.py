@@ -153,7 +153,9 @@ def test_an_included_update_that_the_agreement_does_not_allow(tmp_path: Path) ->
     assert "says round 7; the ledger says 1" in claim(report, 7).findings[0].what
 
 
-@pytest.mark.parametrize("body", [b"", b"PK\x03\x04 zip", b"\x80\x04. pickle", b"\xff" * 8, (1 << 19).to_bytes(8, "little") + b"{" * 4000])
+@pytest.mark.parametrize(
+    "body", [b"", b"PK\x03\x04 zip", b"\x80\x04. pickle", b"\xff" * 8, (1 << 19).to_bytes(8, "little") + b"{" * 4000]
+)
 def test_hostile_bytes_for_a_model(tmp_path: Path, run: Run, body: bytes) -> None:
     name = artefacts.model(run.world.entries[run.index("record")].subjects["model"])
     files = files_of(run)

@@ -47,7 +47,12 @@ def fields_of(check: Check) -> set[str]:
 def test_kinds() -> None:
     stated = {row[0]: (row[1], set(names(row[2])), set(names(row[3])), set(names(row[4]))) for row in table("Kinds")}
     assert stated == {
-        kind.name: ("L" if kind.large else "S", set(kind.subjects), set(kind.optional), fields_of(kind.check) - AUTHORS_OWN)
+        kind.name: (
+            "L" if kind.large else "S",
+            set(kind.subjects),
+            set(kind.optional),
+            fields_of(kind.check) - AUTHORS_OWN,
+        )
         for kind in KINDS.values()
     }
     assert f"{entries.LIMIT} bytes" in TEXT
@@ -104,7 +109,9 @@ def test_transitions() -> None:
 
 
 def test_codes() -> None:
-    assert {row[0]: row[1] for row in table("Codes of the contract and its hosts")} == {code: meaning for code, (meaning, _) in CODES.items()}
+    assert {row[0]: row[1] for row in table("Codes of the contract and its hosts")} == {
+        code: meaning for code, (meaning, _) in CODES.items()
+    }
     rules = "".join(section(title) for title in ("4. The agreement", "6. Transitions", "7. The contract"))
     assert {code for code in CODES if not re.search(rf"\b{code}\b", rules)} == set(), "a code without its rule"
     spelled = set(re.findall(r"`([a-z]+(?:-[a-z]+)+)`", section("7. The contract")))
@@ -128,10 +135,20 @@ def test_codes_of_the_audit() -> None:
     stated = {code for row in table("Codes of an audit") for code in names(row[0])}
     written = literals_of_findings()
     assert len(written) > 25
-    others = {"more", "ledger-missing", "optimiser-state", "update-beyond-clip"}  # not the audit's, or of another family
+    others = {
+        "more",
+        "ledger-missing",
+        "optimiser-state",
+        "update-beyond-clip",
+    }  # not the audit's, or of another family
     exporting = {"export-missing", "export-differs", "bundle-changed"}
     assert written - others - exporting - stated == set(), "a code without its line"
-    tables = {"federation-differs", "log-key-differs", "origin-differs", "file-not-regular"}  # written elsewhere than in a call
+    tables = {
+        "federation-differs",
+        "log-key-differs",
+        "origin-differs",
+        "file-not-regular",
+    }  # written elsewhere than in a call
     assert stated - written - tables == set(), "a line without its code"
 
 

@@ -114,5 +114,3 @@ def test_the_people_claims_do_not_lean_on_the_contract(run: Run) -> None:
         draft = Draft(5)
         check_credentials(draft, source, facts, lambda *_: None)
         assert [f.code for f in draft.claim().findings] == ["acted-after-revocation"]
-
-

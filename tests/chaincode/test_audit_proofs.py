@@ -75,7 +75,10 @@ def test_what_a_proof_must_be(run: Run) -> None:
     for code, changed in rebuilt.items():
         assert refusal(format_proof(changed), trusted(run)) == code
     assert refusal(proof, FederationKey(parse_vkey(VKEY), "0" * 64)) == "proof-federation"
-    assert refusal(proof, FederationKey(parse_vkey(format_vkey("ledger.example/test", STRANGER)), run.world.federation)) == "note-unsigned"
+    assert (
+        refusal(proof, FederationKey(parse_vkey(format_vkey("ledger.example/test", STRANGER)), run.world.federation))
+        == "note-unsigned"
+    )
     assert refusal("nonsense", trusted(run)) == "proof-malformed"
 
 
@@ -143,6 +146,9 @@ def test_a_flipped_bit_gives_another_federation_or_none(position: int, bit: int)
 
 
 def test_a_key_that_could_not_be_read_is_not_written() -> None:
-    for bad in (FederationKey(KEY.log, "x"), FederationKey(parse_vkey(format_vkey("north", LOG_KEY, 4)), KEY.federation)):
+    for bad in (
+        FederationKey(KEY.log, "x"),
+        FederationKey(parse_vkey(format_vkey("north", LOG_KEY, 4)), KEY.federation),
+    ):
         with pytest.raises(EvidenceError):
             format_key(bad)

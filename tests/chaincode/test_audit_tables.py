@@ -89,7 +89,10 @@ def test_a_change_of_any_column_in_any_row_is_found_and_named(copy: Path, table:
         report = judge(copy)
         assert report.failed, (table, column, row)
         index = row[0] if table == "entry" else -1
-        places = {"checkpoint": "checkpoint", "name": "table facet, row"}  # a number without a name is missed where it is used
+        places = {
+            "checkpoint": "checkpoint",
+            "name": "table facet, row",
+        }  # a number without a name is missed where it is used
         named = (f"table {table},", f"entry {index}", places.get(table, f"table {table},"))
         assert any(name in where(report) for name in named), (number, where(report))
         (copy / "ledger.sqlite").write_bytes(pristine)
@@ -126,7 +129,13 @@ def test_an_additional_row_is_found(copy: Path, table: str, values: tuple[Any, .
 
 def test_a_changed_state_is_against_the_replay(copy: Path) -> None:
     """The whole point: a seat that says something else than its entry does."""
-    change(copy, ("UPDATE state SET value = CAST(replace(value, '\"examples\":10', '\"examples\":99') AS BLOB) WHERE key LIKE 'seat/%'", ()))
+    change(
+        copy,
+        (
+            "UPDATE state SET value = CAST(replace(value, '\"examples\":10', '\"examples\":99') AS BLOB) WHERE key LIKE 'seat/%'",
+            (),
+        ),
+    )
     report = judge(copy)
     assert {n for n, verdict in verdicts(report).items() if verdict == "FAIL"} == {4}
     assert "table state, key seat/" in where(report)

@@ -59,8 +59,13 @@ NAMES = st.sampled_from([
 ])  # fmt: skip
 
 
-@given(st.dictionaries(NAMES, st.binary(max_size=50)), st.dictionaries(st.sampled_from(sorted(REQUIRED)), st.binary(max_size=50)))
-def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, some: dict[str, bytes], required: dict[str, bytes]) -> None:
+@given(
+    st.dictionaries(NAMES, st.binary(max_size=50)),
+    st.dictionaries(st.sampled_from(sorted(REQUIRED)), st.binary(max_size=50)),
+)
+def test_what_is_written_is_read(
+    tmp_path_factory: pytest.TempPathFactory, some: dict[str, bytes], required: dict[str, bytes]
+) -> None:
     files = {**REQUIRED, **required, **some}
     path = tmp_path_factory.mktemp("round") / "b"
     data = written(path, dict(reversed(files.items())))
@@ -166,7 +171,9 @@ def test_of_a_huge_checkpoint_only_the_beginning_is_read() -> None:
     assert len(parsed(index_line(files) + b"".join(files[n] for n in sorted(files))).checkpoint()) < 300_000
 
 
-@pytest.mark.parametrize("name", ["keys/keystore", "../x", "blobs/short", "federation.toml", "entries.jsonl/", "checkpoint\n", ""])
+@pytest.mark.parametrize(
+    "name", ["keys/keystore", "../x", "blobs/short", "federation.toml", "entries.jsonl/", "checkpoint\n", ""]
+)
 def test_only_evidence_has_a_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(EvidenceError) as caught:
         written(tmp_path / "b", {**REQUIRED, name: b""})

@@ -84,7 +84,9 @@ def orders(of: ClusterSettings, info: TaskInfo, terms: Mapping[str, Any], base: 
     length = sum(spec.elements for spec in info.specs if spec.rule == "mean")
     made = []
     for site in of.sites:
-        header = Header(FEDERATION, agreement_digest(terms), number, 1, base, f"did:key:{site}", "int32", length, "5" * 64)
+        header = Header(
+            FEDERATION, agreement_digest(terms), number, 1, base, f"did:key:{site}", "int32", length, "5" * 64
+        )
         made.append(TrainOrder(site, of.seed, header, str(outbox / site)))
     return made
 

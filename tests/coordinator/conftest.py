@@ -17,7 +17,9 @@ def nodes() -> Iterator[Any]:
     from ray.cluster_utils import Cluster as Nodes
 
     quick = {"health_check_period_ms": 1000, "health_check_failure_threshold": 3}  # to see that a node has gone
-    made = Nodes(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, "_system_config": quick})
+    made = Nodes(
+        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, "_system_config": quick}
+    )
     made.add_node(num_cpus=3)
     yield made
     made.shutdown()

@@ -47,7 +47,9 @@ def first_round(cluster: Cluster, settings: ClusterSettings, **options: Any) -> 
 
 
 @pytest.mark.parametrize(("task", "numbers"), [("breast-cancer", (1, 2, 3)), ("digits", (1, 3))])
-def test_any_number_of_workers_gives_the_same_bits(task: str, numbers: tuple[int, ...], make: Make, tmp_path: Path) -> None:
+def test_any_number_of_workers_gives_the_same_bits(
+    task: str, numbers: tuple[int, ...], make: Make, tmp_path: Path
+) -> None:
     outcomes, baselines = [], []
     for workers in numbers:
         cluster, settings = make(task=task, workers=workers)

@@ -188,7 +188,9 @@ def test_a_sum_is_tried_again_and_then_given_up() -> None:
 
 def test_refused_updates_have_no_weight_and_no_part() -> None:
     verdicts = {"did:key:site-01": "update-digest", "did:key:site-02": ""}
-    pool = Scripted(lambda call: ({d.commitment.member: verdicts[d.commitment.member] for d in call.arguments[0]}, "partial"))
+    pool = Scripted(
+        lambda call: ({d.commitment.member: verdicts[d.commitment.member] for d in call.arguments[0]}, "partial")
+    )
     held = dispatch(pool).sum([delivery("site-01", 7), delivery("site-02", 5)])
     assert (dict(held.verdicts), held.weight, len(held.parts)) == (verdicts, 5, 1)
 

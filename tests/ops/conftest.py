@@ -39,7 +39,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def cluster(place: Path) -> Iterator[LocalCluster]:
     made = ClusterSettings(
-        locate_task("breast-cancer", place), site_names(3), 7, str(place / "models"), str(place / "blobs"), str(place / "processes")
+        locate_task("breast-cancer", place),
+        site_names(3),
+        7,
+        str(place / "models"),
+        str(place / "blobs"),
+        str(place / "processes"),
     )
     with LocalCluster(made) as running:
         yield running

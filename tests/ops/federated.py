@@ -145,5 +145,3 @@ def with_fault(agent: SiteAgent, fault: type[Any], round_: int) -> SiteAgent:
     """A site with a fault around it."""
     made: SiteAgent = fault(agent, round_)
     return made
-
-

@@ -56,7 +56,9 @@ def write_run(folder: Path, source: World) -> RunFolder:
     run = RunFolder(folder)
     run.create()
     now = [0]
-    with SqliteLedger.create(run.ledger, origin=ORIGIN, public_key=LOG_KEY, sign=LOG.sign, clock=lambda: now[0]) as ledger:
+    with SqliteLedger.create(
+        run.ledger, origin=ORIGIN, public_key=LOG_KEY, sign=LOG.sign, clock=lambda: now[0]
+    ) as ledger:
         for entry in source.entries:
             now[0] = entry.at
             outcome = ledger.submit([entry.envelope])[0]

@@ -33,7 +33,10 @@ def test_verify_shows_each_claim_with_its_verdict_and_what_it_rests_on(run: Run,
     assert "    2 of 2 recorded rounds recomputed to the same bits. Rests on entries 15, 21." in lines
     assert "10  NOT IN THIS EVIDENCE  Witnesses have cosigned the log's head" in lines
     assert "No witness outside this machine has cosigned." in shown
-    assert lines[-1] == "PASS: no claim fails. Not in this evidence: 2, 10. Integrity only: the key came with the evidence (--key)."
+    assert (
+        lines[-1]
+        == "PASS: no claim fails. Not in this evidence: 2, 10. Integrity only: the key came with the evidence (--key)."
+    )
 
 
 def test_verify_fails_naming_what_differs(run: Run, copy: Path, terminal: Terminal) -> None:
@@ -54,15 +57,30 @@ def test_evidence_that_is_gone_is_never_a_pass(gone: str, claim: int, copy: Path
     value = terminal.json("audit", "verify", copy, code=1)
     assert value["result"] == "INCOMPLETE"
     assert value["claims"][claim - 1]["verdict"] == "NOT IN THIS EVIDENCE"
-    assert "INCOMPLETE: no claim fails, but evidence that the ledger names is gone" in terminal("audit", "verify", copy, code=1)
+    assert "INCOMPLETE: no claim fails, but evidence that the ledger names is gone" in terminal(
+        "audit", "verify", copy, code=1
+    )
 
 
 def test_json_has_everything(run: Run, tmp_path: Path, terminal: Terminal) -> None:
     value = terminal.json("audit", "verify", run.folder)
     assert value["result"] == "PASS"
-    assert (value["size"], value["key"], value["federation"]) == (len(run.world.entries), "evidence", run.world.federation)
+    assert (value["size"], value["key"], value["federation"]) == (
+        len(run.world.entries),
+        "evidence",
+        run.world.federation,
+    )
     assert [claim["number"] for claim in value["claims"]] == list(range(1, 11))
-    assert set(value["claims"][0]) == {"number", "title", "verdict", "summary", "rests_on", "findings", "missing", "notes"}
+    assert set(value["claims"][0]) == {
+        "number",
+        "title",
+        "verdict",
+        "summary",
+        "rests_on",
+        "findings",
+        "missing",
+        "notes",
+    }
     (tmp_path / "x").write_bytes(b"no bundle")
     value = terminal.json("audit", "verify", tmp_path / "x", code=1)
     assert value["claims"][0]["findings"][0]["where"] == "index line"
@@ -89,10 +107,15 @@ def test_the_first_byte_of_a_bundle_counts_too(run: Run, tmp_path: Path, termina
     data[0] ^= 1
     (tmp_path / "b").write_bytes(data)
     shown = terminal("audit", "verify", tmp_path / "b", code=1)
-    assert "differs: index line: The bundle's index line: the file does not begin like an evidence bundle. [bundle-index]" in shown
+    assert (
+        "differs: index line: The bundle's index line: the file does not begin like an evidence bundle. [bundle-index]"
+        in shown
+    )
 
 
-def test_an_outside_head_is_a_checkpoint_a_proof_or_an_older_bundle(run: Run, tmp_path: Path, terminal: Terminal) -> None:
+def test_an_outside_head_is_a_checkpoint_a_proof_or_an_older_bundle(
+    run: Run, tmp_path: Path, terminal: Terminal
+) -> None:
     older = Run(tmp_path / "older").rounds(1).write().export(tmp_path / "older-bundle")
     (tmp_path / "head").write_text(head_of(run.world.envelopes[:5]))
     for head in (tmp_path / "head", run.folder / artefacts.RELEASED_PROOF, older):
@@ -104,7 +127,9 @@ def test_an_outside_head_is_a_checkpoint_a_proof_or_an_older_bundle(run: Run, tm
     terminal("audit", "verify", run.folder, "--head", tmp_path / "nowhere", code=2)
 
 
-def test_a_trusted_key_from_outside(run: Run, tmp_path: Path, terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trusted_key_from_outside(
+    run: Run, tmp_path: Path, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copy(run.folder / KEY_FILE, tmp_path / "trusted")
     assert terminal.json("audit", "verify", run.folder, "--key", tmp_path / "trusted")["key"] == "given"
     monkeypatch.setenv("FEDLEDGER_KEY", str(tmp_path / "trusted"))
@@ -127,7 +152,9 @@ def test_prove_one_entry(run: Run, tmp_path: Path, terminal: Terminal, place: st
         assert (proven.id, head.size) == (entry.id, len(run.world.entries))
 
 
-def test_prove_without_a_path_in_a_run_folder(run: Run, tmp_path: Path, terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prove_without_a_path_in_a_run_folder(
+    run: Run, tmp_path: Path, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(run.folder)
     terminal("audit", "prove", "0", "-o", tmp_path / "proof")
     assert verify_entry_proof((tmp_path / "proof").read_bytes(), read_key(Path(KEY_FILE)))[0].kind == "found"
@@ -167,7 +194,9 @@ def test_markup_in_the_evidence_is_shown_and_not_obeyed(tmp_path: Path, terminal
     assert "the credential of [red]hospital[/red] (entry 6" in terminal("audit", "verify", run.write().folder, code=1)
 
 
-def test_a_fault_of_a_running_writer_is_not_blamed_on_the_evidence(copy: Path, terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_of_a_running_writer_is_not_blamed_on_the_evidence(
+    copy: Path, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     checks = []
     monkeypatch.setattr("chaincode.audit.folder_source.FolderSource.check_still", lambda self: checks.append(self.path))
     terminal("audit", "verify", copy)

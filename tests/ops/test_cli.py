@@ -54,7 +54,9 @@ def test_help_names_every_command_and_loads_none() -> None:
         "print(sorted(m for m in sys.modules if m.startswith('ops.commands.') or m in {'torch', 'ray', 'numpy', 'cryptography'}));"
         "sys.exit(code)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
     assert done.stdout.splitlines()[-1] == "[]"
     assert all(summary in done.stdout for summary in cli.COMMANDS.values())
 

@@ -25,7 +25,9 @@ def issue(here: World, who: int | str, *, by: str = "authority", **changes: obje
 def admitted(here: World, who: int) -> str:
     """Renew a site's admission with a credential that exists; the credential."""
     token = issue(here, who)
-    membership = credentials.verify(token, issuers=[here.name("authority")], federation=here.federation, now=int(time.time()))
+    membership = credentials.verify(
+        token, issuers=[here.name("authority")], federation=here.federation, now=int(time.time())
+    )
     here.admit(who, credential=membership.digest, not_after=membership.not_after)
     return token
 
@@ -66,7 +68,10 @@ def test_without_a_ledger_it_says_whose_word_it_takes(terminal: Terminal, here: 
 
 
 def test_the_run_that_is_here_is_asked(terminal: Terminal, here: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    good, stranger = write("good", admitted(here, 1)).absolute(), write("bad", issue(here, 1, by="coordinator")).absolute()
+    good, stranger = (
+        write("good", admitted(here, 1)).absolute(),
+        write("bad", issue(here, 1, by="coordinator")).absolute(),
+    )
     run = write_run(Path("runs/one"), here)
     for place in (Path(), run.path):
         monkeypatch.chdir(place)
@@ -75,7 +80,9 @@ def test_the_run_that_is_here_is_asked(terminal: Terminal, here: World, monkeypa
         assert "REFUSED" in terminal("credential", "verify", stranger, code=1)
 
 
-def test_several_are_judged_together_and_one_bad_one_is_a_finding(terminal: Terminal, here: World, tmp_path: Path) -> None:
+def test_several_are_judged_together_and_one_bad_one_is_a_finding(
+    terminal: Terminal, here: World, tmp_path: Path
+) -> None:
     files = [
         write("good", admitted(here, 1)),
         write("stranger", issue(here, 1, by="coordinator")),
@@ -90,7 +97,9 @@ def test_several_are_judged_together_and_one_bad_one_is_a_finding(terminal: Term
     here.revoke(3)
     run = write_run(tmp_path / "run", here)
     found = terminal.json("credential", "verify", *files, revoked, "--in", run.path, code=1)["credentials"]
-    assert [(one["file"], one["accepted"]) for one in found] == [(path.name, path.name == "good") for path in [*files, revoked]]
+    assert [(one["file"], one["accepted"]) for one in found] == [
+        (path.name, path.name == "good") for path in [*files, revoked]
+    ]
     errors = {one["file"]: one["error"] for one in found}
     assert errors == {
         "good": None, "stranger": "credential-issuer-untrusted", "expired": "credential-expired",

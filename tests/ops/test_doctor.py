@@ -66,7 +66,9 @@ def test_another_package_of_our_name_is_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "coordinator").mkdir()
     (tmp_path / "coordinator" / "__init__.py").touch()
     code = f"import sys; sys.path[:0] = [{str(ROOT)!r}]; from ops import cli; sys.path[:0] = [{str(tmp_path)!r}]; sys.exit(cli.run(['doctor']))"
-    done = subprocess.run([sys.executable, "-c", code], cwd="/", capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd="/", capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 1
     assert f"{tmp_path / 'coordinator'} is found first" in done.stdout
 
@@ -76,5 +78,7 @@ def test_it_imports_none_of_what_it_looks_for() -> None:
         "import sys; from ops import cli; cli.run(['doctor']);"
         "print(sorted({'torch', 'ray', 'numpy', 'sklearn', 'didkit'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
     assert done.stdout.splitlines()[-1] == "[]"

@@ -50,7 +50,12 @@ def test_a_dozen_lines_are_enough(tmp_path: Path) -> None:
     assert file.faults == (Fault("tamper", "site-03", 2), Fault("drop", "site-07", 3), Fault("drop", "site-08", 3))
     assert file.digest == hashlib.sha256(GOOD.encode()).hexdigest()
     terms = file.agreement
-    assert (terms.min_participants, terms.commit_seconds, terms.deliver_seconds, terms.record_seconds) == (6, 60, 30, 60)
+    assert (terms.min_participants, terms.commit_seconds, terms.deliver_seconds, terms.record_seconds) == (
+        6,
+        60,
+        30,
+        60,
+    )
     assert (terms.attempts, terms.optimiser, dict(terms.parameters)) == (3, "avg", {"learning_rate": "1"})
     assert (terms.share_metrics, terms.attest_next_open, terms.attest_release) == (True, 0, 0)
     assert (terms.validity_days, terms.retention_days) == (30, 3650)
@@ -215,7 +220,9 @@ def test_windows_line_ends_and_a_byte_order_mark_are_read(tmp_path: Path) -> Non
 def test_compare_says_what_changed(tmp_path: Path) -> None:
     old = load(write(tmp_path, GOOD))
     assert compare(old, load(write(tmp_path, "# a comment\nworkers = 2\n" + GOOD))) == []
-    new = load(write(tmp_path, GOOD.replace("= 6", "= 5").replace("rounds = 5", "rounds = 6").replace('"site-03@2"', "[]")))
+    new = load(
+        write(tmp_path, GOOD.replace("= 6", "= 5").replace("rounds = 5", "rounds = 6").replace('"site-03@2"', "[]"))
+    )
     assert compare(old, new) == [
         "rounds: 5 -> 6",
         "agreement.min_participants: 6 -> 5",

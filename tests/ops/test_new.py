@@ -31,7 +31,9 @@ def test_the_file_names_every_key_or_shows_it_commented(terminal: Terminal) -> N
     shown = set(AGREEMENT) - {"momentum", "beta1", "beta2", "tau", "max_weight", "record_seconds"}
     for key in {*TOP, *shown, *SIMULATE}:
         assert f"{key} = " in text, key
-    uncommented = "\n".join(line.removeprefix("# ") if " = " in line or line == "# [simulate]" else line for line in text.split("\n"))
+    uncommented = "\n".join(
+        line.removeprefix("# ") if " = " in line or line == "# [simulate]" else line for line in text.split("\n")
+    )
     Path("x/federation.toml").write_text(uncommented.replace('title = "..."', 'title = "T"').replace("runs/$name", ""))
     assert len(federation_file.load("x/federation.toml").faults) == 2
 

@@ -21,9 +21,7 @@ HOSTILE = "\x1b[31mred\x07 [bold]markup[/bold] \u202eevil\u2028\x9b2J\x00\r\nnex
 
 def test_clean_neutralises_what_a_terminal_acts_upon() -> None:
     text = output.clean(HOSTILE)
-    assert text == (
-        r"\x1b[31mred\x07 [bold]markup[/bold] \u202eevil\u2028\x9b2J\x00\r\nnext\ud800"
-    )
+    assert text == (r"\x1b[31mred\x07 [bold]markup[/bold] \u202eevil\u2028\x9b2J\x00\r\nnext\ud800")
     assert output.clean("Zürich, 病院\u00a0ok") == "Zürich, 病院 ok"
 
 
@@ -145,7 +143,9 @@ def test_a_command_is_pasted_by_its_name_where_the_shell_finds_it(
     assert output.command_line("log") == "fedledger log"
 
 
-def test_another_installation_of_the_name_is_not_what_is_pasted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_another_installation_of_the_name_is_not_what_is_pasted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     ours, theirs = install(tmp_path / "ours"), install(tmp_path / "theirs")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [str(ours)])

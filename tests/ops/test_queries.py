@@ -64,7 +64,9 @@ def test_log_says_when_it_does_not_show_everything(terminal: Terminal, run: RunF
     assert terminal.err == ""
 
 
-def test_a_filter_by_did_finds_the_member_and_every_key_that_it_had(terminal: Terminal, run: RunFolder, here: World) -> None:
+def test_a_filter_by_did_finds_the_member_and_every_key_that_it_had(
+    terminal: Terminal, run: RunFolder, here: World
+) -> None:
     first, second = (identity.did for identity in here.keys(1))
     found = [terminal.json("log", run.path, "--did", did)["entries"] for did in (first, second, first[-8:], "site-01")]
     assert found[0] == found[1] == found[2] == found[3]
@@ -146,7 +148,11 @@ def test_agreement_show(terminal: Terminal, run: RunFolder, here: World) -> None
 
 def test_status_of_a_run_between_rounds(terminal: Terminal, run: RunFolder, here: World) -> None:
     shown = terminal("status", run.path)
-    assert re.search(r"^1 +recorded +1 +2 +evil \[red\]hospital\[/red\] silent, site-04 declined, site-03 digest-mismatch +20 +accuracy 0\.9123", shown, re.MULTILINE)
+    assert re.search(
+        r"^1 +recorded +1 +2 +evil \[red\]hospital\[/red\] silent, site-04 declined, site-03 digest-mismatch +20 +accuracy 0\.9123",
+        shown,
+        re.MULTILINE,
+    )
     assert re.search(r"^2 +recorded +2 +4 +nobody +40 +\S+ +yes$", shown, re.MULTILINE)
     assert "member-revoked" in shown
     assert "next: round 3 attempt 1 is opened to 4 sites" in shown
@@ -231,7 +237,9 @@ def test_a_damaged_ledger_is_one_to_audit_and_a_missing_one_has_a_next_command(
     assert "next: " in terminal.err
 
 
-def test_a_run_that_was_found_is_named_but_not_to_programs(terminal: Terminal, run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_was_found_is_named_but_not_to_programs(
+    terminal: Terminal, run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(run.path)
     for command in (["log"], ["status"], ["show", "3"], ["trace", "--did", "site-01"]):
         terminal(*command)

@@ -29,7 +29,9 @@ def test_bytes_other_than_the_committed_ones_are_refused_and_named(make: Make) -
     assert first.body["omitted"] == [{"member": federated.member("site-02"), "reason": "digest-mismatch"}]
     assert len(second.body["included"]) == 3
     told = [e.facts for e in federated.events if e.kind == "delivered" and e.facts["verdict"]]
-    assert told == [{"member": federated.member("site-02"), "verdict": "update-digest"}], "once, however often it was tried"
+    assert told == [{"member": federated.member("site-02"), "verdict": "update-digest"}], (
+        "once, however often it was tried"
+    )
 
 
 def test_a_site_that_falls_silent_is_out_only_after_the_deadline(make: Make) -> None:
@@ -132,7 +134,9 @@ def test_a_withdrawn_site_is_absent_from_the_next_round(make: Make) -> None:
             federated.accept(federated.agents["site-03"].withdraw())  # type: ignore[attr-defined]
 
     federated.driver(watch=watch).drive()
-    assert federated.entries("open")[1].body["absent"] == [{"member": federated.member("site-03"), "reason": "withdrawn"}]
+    assert federated.entries("open")[1].body["absent"] == [
+        {"member": federated.member("site-03"), "reason": "withdrawn"}
+    ]
 
 
 def test_a_site_that_acts_between_reading_and_writing_is_read_again(make: Make) -> None:

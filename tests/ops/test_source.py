@@ -118,7 +118,9 @@ def test_a_changed_entry_is_not_shown(terminal: Terminal, here: World, tmp_path:
     with sqlite3.connect(run.ledger) as raw:
         raw.execute("DROP TRIGGER entry_update")
         raw.execute("UPDATE entry SET envelope = CAST(replace(envelope, 'A', 'B') AS BLOB) WHERE idx = 5")
-        raw.execute("CREATE TRIGGER entry_update BEFORE UPDATE ON entry BEGIN SELECT RAISE(ABORT, 'entries are never changed'); END")
+        raw.execute(
+            "CREATE TRIGGER entry_update BEFORE UPDATE ON entry BEGIN SELECT RAISE(ABORT, 'entries are never changed'); END"
+        )
     terminal("show", run.path, 5, code=1)
     terminal("log", run.path, code=1)
     assert terminal.err.startswith("error: ")

@@ -18,7 +18,9 @@ from tests.ops.runs import TENSORS, Terminal, world, write_evidence, write_relea
 def history() -> World:
     """Two agreements, the second of which goes on from the first; a fault of each kind."""
     here = world(4, share_metrics=True)
-    here.opened().commit(1).commit(2).commit(3).wait(200).seal().wait(300).record(omit={3: "not-delivered"})  # 4 is silent
+    here.opened().commit(1).commit(2).commit(3).wait(200).seal().wait(300).record(
+        omit={3: "not-delivered"}
+    )  # 4 is silent
     here.opened().committed().sealed().wait(201).abort()  # delivered and discarded
     here.wait(1).recorded()
     first = here.digest
@@ -74,7 +76,13 @@ def test_back_to_every_round_update_site_credential_and_agreement(terminal: Term
 
 def test_back_in_words(terminal: Terminal, here: World, path: Path) -> None:
     shown = terminal("trace", path, "--model", digest("continued")[:8])
-    for text in ("Rounds behind it", "initial model " + digest("model 0")[:12], "not-delivered", "The second", here.name(3)):
+    for text in (
+        "Rounds behind it",
+        "initial model " + digest("model 0")[:12],
+        "not-delivered",
+        "The second",
+        here.name(3),
+    ):
         assert text in shown
 
 

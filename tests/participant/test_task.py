@@ -27,7 +27,9 @@ class Perceptron(Task):
         self.hidden, self.frozen = hidden, frozen
 
     def build_model(self) -> nn.Module:
-        model = nn.Sequential(nn.Linear(4, self.hidden), nn.BatchNorm1d(self.hidden), nn.ReLU(), nn.Linear(self.hidden, 3))
+        model = nn.Sequential(
+            nn.Linear(4, self.hidden), nn.BatchNorm1d(self.hidden), nn.ReLU(), nn.Linear(self.hidden, 3)
+        )
         model[0].bias.requires_grad = not self.frozen
         return model
 

@@ -180,9 +180,17 @@ def test_training_depends_on_seed_round_and_site_only(tmp_path: Path) -> None:
     assert trained(round=2) != first
     assert trained(seed=6) != first
     assert trained(site="site-02") != first
-    same = (trained(), trained(attempt=3), trained(member="did:key:another"), trained(salt="6" * 64), trained(agreement="b" * 64))
+    same = (
+        trained(),
+        trained(attempt=3),
+        trained(member="did:key:another"),
+        trained(salt="6" * 64),
+        trained(agreement="b" * 64),
+    )
     assert set(same) == {first}
-    assert body(trainer().carry_out(base, order(of, tmp_path)), order(of, tmp_path)).tobytes() == first  # another process
+    assert (
+        body(trainer().carry_out(base, order(of, tmp_path)), order(of, tmp_path)).tobytes() == first
+    )  # another process
 
 
 def test_random_numbers_drawn_in_training_are_reproducible(tmp_path: Path) -> None:
@@ -204,7 +212,9 @@ def test_one_site_leaves_no_trace_in_the_next(tmp_path: Path) -> None:
     alone, after = trainer(), trainer()
     after.carry_out(after.initial(), order(after, tmp_path, "site-01"))
     asked = order(alone, tmp_path, "site-02")
-    assert np.array_equal(body(alone.carry_out(alone.initial(), asked), asked), body(after.carry_out(after.initial(), asked), asked))
+    assert np.array_equal(
+        body(alone.carry_out(alone.initial(), asked), asked), body(after.carry_out(after.initial(), asked), asked)
+    )
 
 
 def test_a_site_without_data_says_so(tmp_path: Path) -> None:
@@ -237,7 +247,9 @@ def _add_tensor(model: nn.Module) -> dict[str, float]:
         (_add_tensor, "training-failed", "training made 0.weight"),
     ],
 )
-def test_what_goes_wrong_in_training_is_a_failure(act: Callable[[nn.Module], Any], code: str, words: str, tmp_path: Path) -> None:
+def test_what_goes_wrong_in_training_is_a_failure(
+    act: Callable[[nn.Module], Any], code: str, words: str, tmp_path: Path
+) -> None:
     of = trainer(Small(act))
     failure = of.carry_out(of.initial(), order(of, tmp_path))
     assert isinstance(failure, TrainFailure)
@@ -257,7 +269,9 @@ def test_a_failure_does_not_spoil_the_next_order(tmp_path: Path) -> None:
     of, clean = trainer(Small(once)), trainer()
     assert isinstance(of.carry_out(of.initial(), order(of, tmp_path)), TrainFailure)
     asked = order(of, tmp_path)
-    assert np.array_equal(body(of.carry_out(of.initial(), asked), asked), body(clean.carry_out(clean.initial(), asked), asked))
+    assert np.array_equal(
+        body(of.carry_out(of.initial(), asked), asked), body(clean.carry_out(clean.initial(), asked), asked)
+    )
 
 
 def test_a_failures_text_is_bounded(tmp_path: Path) -> None:
@@ -285,7 +299,9 @@ def test_a_large_blob_is_the_same_as_a_small_one(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("participant.train.IN_MEMORY", 0)
     assert of.carry_out(of.initial(), large) == first
     assert np.array_equal(body(first, small), body(first, large))
-    assert [p.stat().st_mode & 0o777 for folder in ("small", "large") for p in (tmp_path / folder).iterdir()] == [0o600] * 2
+    assert [p.stat().st_mode & 0o777 for folder in ("small", "large") for p in (tmp_path / folder).iterdir()] == [
+        0o600
+    ] * 2
 
 
 def test_a_header_for_another_model_is_refused(tmp_path: Path) -> None:

@@ -133,5 +133,10 @@ class Memory:
         subjects = {name: given.pop(name.replace("-", "_"), None) for name in (*shape.subjects, *shape.optional)}
         body = {name: value for name, value in given.items() if name not in ("federation", "agreement")}
         return make_entry(
-            kind, member=member, at=at, body=body, signer=signer, subjects={n: d for n, d in subjects.items() if d is not None}
+            kind,
+            member=member,
+            at=at,
+            body=body,
+            signer=signer,
+            subjects={n: d for n, d in subjects.items() if d is not None},
         )

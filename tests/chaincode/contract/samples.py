@@ -39,11 +39,15 @@ def every_kind() -> dict[str, Entry]:
         omit={3: "not-delivered"}, metrics={"accuracy": "0.75"}, evaluation_set=digest("evaluation")
     )
     world.attest(1).attest(3).release(attestations=world.names(1, 3))
-    world.wait(1).propose(continues=world.digest, terms={"title": "Newer", "model": {"initial": world.head.base}}).revoke(6)
+    world.wait(1).propose(
+        continues=world.digest, terms={"title": "Newer", "model": {"initial": world.head.base}}
+    ).revoke(6)
     return {entry.kind: entry for entry in world.entries}
 
 
-SIGNERS = {i.did: i for i in map(key, ("authority", "coordinator", "site-01 key 2", *(f"site-{n:02d}" for n in range(1, 7))))}
+SIGNERS = {
+    i.did: i for i in map(key, ("authority", "coordinator", "site-01 key 2", *(f"site-{n:02d}" for n in range(1, 7))))
+}
 
 
 def statement_of(entry: Entry) -> Any:

@@ -58,7 +58,10 @@ def test_what_the_contract_keeps() -> None:
 def test_a_tensor_reads_as_it_was_written() -> None:
     for spec in (tensor("a b", [2, 3]), tensor("scalar", [], dtype="int64", rule="keep")):
         assert TensorSpec.from_json(spec).to_json() == spec
-    assert (TensorSpec.from_json(tensor("a", [])).elements, TensorSpec.from_json(tensor("a", [2, 3])).elements) == (1, 6)
+    assert (TensorSpec.from_json(tensor("a", [])).elements, TensorSpec.from_json(tensor("a", [2, 3])).elements) == (
+        1,
+        6,
+    )
 
 
 # Sums
@@ -87,7 +90,10 @@ DECIMALS = st.from_regex(r"-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,30})?(e-?[1-9][0-9]{
 @settings(deadline=None)
 @given(st.sampled_from(sorted(OPTIMISERS)), st.data())
 def test_the_optimisers_compute_with_every_parameter_that_the_contract_accepts(name: str, data: st.DataObject) -> None:
-    parameters = {p: data.draw(DECIMALS | st.sampled_from(["1", "0.5", "0.9999999999999999999", "1e-3"])) for p in OPTIMISERS[name]}
+    parameters = {
+        p: data.draw(DECIMALS | st.sampled_from(["1", "0.5", "0.9999999999999999999", "1e-3"]))
+        for p in OPTIMISERS[name]
+    }
     with suppress(Rejected):
         terms(aggregation={"optimiser": name, "parameters": parameters})
         assert parse_optimiser(name, parameters).name == name

@@ -112,7 +112,10 @@ def test_a_subject_is_neither_missing_nor_strange(kind: str) -> None:
         else:
             refused({**statement, "subject": rest}, kind)
     refused({**statement, "subject": [*subjects, {"digest": {"sha256": "0" * 64}, "name": "zz"}]}, kind)
-    refused({**statement, "subject": [{**s, "digest": {"sha256": s["digest"]["sha256"].upper() + "F"}} for s in subjects]}, kind)
+    refused(
+        {**statement, "subject": [{**s, "digest": {"sha256": s["digest"]["sha256"].upper() + "F"}} for s in subjects]},
+        kind,
+    )
 
 
 # Kinds and authors are not confused
@@ -129,13 +132,17 @@ def test_a_statement_of_one_kind_is_none_of_another() -> None:
                 continue
             assert (opened.kind, opened.id != entry.id) == (other, True)
             taken.add((kind, other))
-    assert taken == {("sign", "withdraw"), ("withdraw", "sign")}, "only what says the same may be re-signed as the other"
+    assert taken == {("sign", "withdraw"), ("withdraw", "sign")}, (
+        "only what says the same may be re-signed as the other"
+    )
 
 
 @pytest.mark.parametrize("predicate_type", ["urn:fedledger:commit:v2", "urn:fedledger:commit", "urn:fedledger::v1", "urn:fedledger:v1", "commit", "", "urn:fedledger:Commit:v1", "urn:fedledger:commit:v1 ", "x" * 60_000])  # fmt: skip
 def test_an_unknown_predicate_type_is_no_entry(predicate_type: str) -> None:
     with pytest.raises(EvidenceError) as refusal:
-        open_entry(signed({**statement_of(SAMPLES["commit"]), "predicateType": predicate_type}, SIGNERS[SAMPLES["commit"].did]))
+        open_entry(
+            signed({**statement_of(SAMPLES["commit"]), "predicateType": predicate_type}, SIGNERS[SAMPLES["commit"].did])
+        )
     assert refusal.value.code == "entry-kind"
     assert len(str(refusal.value)) < 500
 

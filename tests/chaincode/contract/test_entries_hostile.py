@@ -57,7 +57,15 @@ def test_what_exceeds_the_limit_of_its_kind_is_refused() -> None:
 
 def test_make_entry_refuses_what_open_entry_would() -> None:
     world = World().opened()
-    for change in ({"examples": -1}, {"examples": 1.5}, {"examples": True}, {"examples": 2**53}, {"update": "00"}, {"note": "x"}, {"at": -1}):
+    for change in (
+        {"examples": -1},
+        {"examples": 1.5},
+        {"examples": True},
+        {"examples": 2**53},
+        {"update": "00"},
+        {"note": "x"},
+        {"at": -1},
+    ):
         with pytest.raises(EvidenceError):
             world.commit(1, **change)
     with pytest.raises(EvidenceError, match="entry-kind"):
@@ -83,7 +91,11 @@ def test_any_changed_byte_is_found(kind: str, data: st.DataObject) -> None:
 
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.text(max_size=20) | st.sampled_from(["0" * 64, key("site-01").did]),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53) + 1, 2**53 - 1)
+    | st.text(max_size=20)
+    | st.sampled_from(["0" * 64, key("site-01").did]),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
     max_leaves=8,
 )

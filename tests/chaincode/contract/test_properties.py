@@ -29,7 +29,19 @@ class Act(NamedTuple):
 
 
 ROUND_VERBS = ("open", "commit", "commit", "commit", "decline", "seal", "claim", "record", "abort")
-OTHER_VERBS = ("admit", "revoke", "rotate", "lose_key", "sign", "withdraw", "propose", "continue", "release", "attest", "amend")
+OTHER_VERBS = (
+    "admit",
+    "revoke",
+    "rotate",
+    "lose_key",
+    "sign",
+    "withdraw",
+    "propose",
+    "continue",
+    "release",
+    "attest",
+    "amend",
+)
 TWISTS: dict[str, dict[str, Any]] = {
     "none": {}, "earlier": {"at": 1_800_000_000}, "next round": {"round": 2}, "next attempt": {"attempt": 2}, "other digest": {"update": digest("x")},
     "other model": {"model": digest("x")}, "other base": {"base_model": digest("x")}, "no roster": {"roster": []}, "no cohort": {"cohort": []},
@@ -44,7 +56,13 @@ ACTS = st.builds(
     st.sampled_from(["none"] * 12 + list(TWISTS)),
 )
 # A stage plays a phase as it should be, so that histories come far; between them anything may be tried.
-STAGES = st.builds(Act, st.sampled_from(["opened", "committed", "committed", "sealed", "recorded", "recorded"]), st.just(1), st.just(0), st.just("none"))
+STAGES = st.builds(
+    Act,
+    st.sampled_from(["opened", "committed", "committed", "sealed", "recorded", "recorded"]),
+    st.just(1),
+    st.just(0),
+    st.just("none"),
+)
 HISTORIES = st.lists(STAGES | ACTS, min_size=8, max_size=30)
 
 
@@ -64,7 +82,9 @@ def act(world: World, step: Act) -> None:
         case "propose":
             world.propose(terms={"title": f"At {world.now}"}, **twist)
         case "continue":
-            world.propose(continues=world.digest, terms={"title": "Newer", "model": {"initial": world.head.base}}, **twist)
+            world.propose(
+                continues=world.digest, terms={"title": "Newer", "model": {"initial": world.head.base}}, **twist
+            )
         case "release":
             world.release(1, **twist)
         case "attest":
@@ -245,7 +265,10 @@ def test_every_result_stands_on_a_sealed_cohort_of_committed_seats(history: list
     for entry in (e for e in world.entries if e.kind == "record"):
         place = (entry.agreement, entry.body["round"], entry.body["attempt"])
         same = [e for e in world.entries if (e.agreement, e.body.get("round"), e.body.get("attempt")) == place]
-        by_kind = {kind: [e for e in same if e.kind == kind] for kind in ("open", "commit", "decline", "seal", "record", "abort")}
+        by_kind = {
+            kind: [e for e in same if e.kind == kind]
+            for kind in ("open", "commit", "decline", "seal", "record", "abort")
+        }
         assert [len(by_kind[k]) for k in ("open", "seal", "record", "abort")] == [1, 1, 1, 0]
         weights = {e.member: e.body["examples"] for e in by_kind["commit"]}
         cohort = set(by_kind["seal"][0].body["cohort"])
@@ -256,5 +279,10 @@ def test_every_result_stands_on_a_sealed_cohort_of_committed_seats(history: list
 
 def test_histories_reach_far_enough_to_mean_something() -> None:
     """The plainest history records rounds; so the random ones are of the right kind."""
-    plain = [Act("open", 1, 1, "none"), *(Act("commit", who, 0, "none") for who in SITES), Act("seal", 1, 1, "none"), Act("record", 1, 1, "none")]
+    plain = [
+        Act("open", 1, 1, "none"),
+        *(Act("commit", who, 0, "none") for who in SITES),
+        Act("seal", 1, 1, "none"),
+        Act("record", 1, 1, "none"),
+    ]
     assert lived(plain * 3).head.round == 3

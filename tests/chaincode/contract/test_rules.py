@@ -37,7 +37,11 @@ def test_the_first_second_after_a_deadline() -> None:
 
 def test_a_round_in_which_all_have_answered_is_sealed_at_once() -> None:
     world = two().decline(3).seal()
-    assert (seats(world), world.seat(3).reason, world.head.at) == (["in", "in", "out"], "declined", world.head.opened_at)
+    assert (seats(world), world.seat(3).reason, world.head.at) == (
+        ["in", "in", "out"],
+        "declined",
+        world.head.opened_at,
+    )
 
 
 @pytest.mark.parametrize("who", [1, 3])
@@ -64,7 +68,9 @@ LOSSES: dict[str, Callable[[World], World]] = {
 
 
 @pytest.mark.parametrize("reason", LOSSES)
-@pytest.mark.parametrize("before", [two, lambda: World().committed(), lambda: two().decline(3)], ids=["silent", "committed", "declined"])
+@pytest.mark.parametrize(
+    "before", [two, lambda: World().committed(), lambda: two().decline(3)], ids=["silent", "committed", "declined"]
+)
 def test_who_lost_its_standing_is_out_at_the_seal_at_once(reason: str, before: Callable[[], World]) -> None:
     world = LOSSES[reason](before()).seal()
     assert (seats(world), world.seat(3).reason) == (["in", "in", "out"], reason)
@@ -231,5 +237,7 @@ def test_metrics_that_the_agreement_shares() -> None:
 
 
 def test_a_commitment_is_in_the_cohort_with_its_weight_and_size() -> None:
-    world = World().opened().commit(1, examples=1000, size=25).commit(2, examples=1, size=24 + 1024).wait(COMMIT + 1).seal()
+    world = (
+        World().opened().commit(1, examples=1000, size=25).commit(2, examples=1, size=24 + 1024).wait(COMMIT + 1).seal()
+    )
     assert (world.head.weight, world.seat(1).size, world.seat(2).examples) == (1001, 25, 1)

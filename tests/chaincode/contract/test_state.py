@@ -37,7 +37,13 @@ def test_a_value_reads_as_it_was_written(cls: Any) -> None:
 @pytest.mark.parametrize("cls", CLASSES)
 def test_bytes_of_another_value_are_refused(cls: Any) -> None:
     plain = canonical.loads(state.encode(example(cls)))
-    others: list[Any] = [[], None, {}, {**plain, "more": 1}, *({n: v for n, v in plain.items() if n != name} for name in plain)]
+    others: list[Any] = [
+        [],
+        None,
+        {},
+        {**plain, "more": 1},
+        *({n: v for n, v in plain.items() if n != name} for name in plain),
+    ]
     wrongs: list[Any] = [None, {}, 1, "x", False, []]
     others += [{**plain, name: wrong} for name, wrong in product(plain, wrongs) if type(wrong) is not type(plain[name])]
     for other in others:
@@ -72,7 +78,19 @@ def test_no_two_facts_share_a_key() -> None:
     assert {k.split("/")[0] for k in keys} == KINDS_OF_FACTS
 
 
-KINDS_OF_FACTS = {"federation", "entry", "member", "did", "terms", "party", "head", "seat", "result", "release", "attest"}
+KINDS_OF_FACTS = {
+    "federation",
+    "entry",
+    "member",
+    "did",
+    "terms",
+    "party",
+    "head",
+    "seat",
+    "result",
+    "release",
+    "attest",
+}
 
 
 def test_a_world_holds_nothing_else() -> None:

@@ -56,7 +56,9 @@ def test_what_is_in_the_table_leads_to_a_known_state() -> None:
     for machine, table in TRANSITIONS.items():
         for (state, verb), after in table.items():
             assert move(machine, state, verb, "it") == after
-        assert set(REFUSALS[machine]) == {s for m, s, _ in REFUSED if m == machine}, "a code for each state that refuses"
+        assert set(REFUSALS[machine]) == {s for m, s, _ in REFUSED if m == machine}, (
+            "a code for each state that refuses"
+        )
 
 
 def test_the_refusal_table_has_every_refused_transition_that_entries_can_ask_for() -> None:
