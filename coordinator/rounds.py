@@ -32,6 +32,7 @@ from coordinator.steps import (
     Record,
     Seal,
     Step,
+    Stuck,
     Train,
     Wait,
 )  # fmt: skip
@@ -58,6 +59,8 @@ def next_step(view: RoundView, gathered: Gathered, now: int, since: int) -> Step
     if head.state != "aborted" and head.round >= terms.rounds:
         return Finished()
     again = head.state == "aborted"
+    if again and head.attempt >= terms.attempts:
+        return Stuck("attempts-exhausted")
     # An attempt follows the last one, also in time: two in the same second would have the same deadlines.
     absent = _absences(view, max(now, head.at))
     return Open(
@@ -133,6 +136,9 @@ class Driver:
             step = next_step(view, self._gathered, self._clock.now(), since)
             if isinstance(step, Finished):
                 return view
+            if isinstance(step, Stuck):
+                message = f"Round {view.head.round} was given up {view.head.attempt} times; the agreement allows no further attempt."
+                raise Rejected(step.code, message)
             try:
                 self._carry_out(step, view)
                 again = 0

@@ -66,11 +66,18 @@ class Abort:
 
 
 @dataclass(frozen=True, slots=True)
+class Stuck:
+    """The agreement allows nothing further, although not every round is recorded; ``code`` is the contract's."""
+
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """Every agreed round is recorded."""
 
 
-Step = Open | Train | Wait | Seal | Collect | Record | Abort | Finished
+Step = Open | Train | Wait | Seal | Collect | Record | Abort | Stuck | Finished
 
 
 @dataclass(slots=True)

@@ -17,7 +17,7 @@ from chaincode.entries import Entry
 from chaincode.rules.common import standing
 from chaincode.state import Release, Result
 from coordinator.rounds import next_step
-from coordinator.steps import Abort, Collect, Finished, Gathered, Open, Record, Seal, Step, Train, Wait
+from coordinator.steps import Abort, Collect, Finished, Gathered, Open, Record, Seal, Step, Stuck, Train, Wait
 from identity.errors import UsageError
 from ops import federation_file, lineage, output, run_folder
 from ops.commands.agreement import choose
@@ -82,7 +82,7 @@ def status(
         _show_rounds(source, names, overview, limit)
         _show_sites(names, overview)
         _show_next(names, overview, holder)
-        if run is not None and holder is None and not isinstance(overview.step, Finished):
+        if run is not None and holder is None and not isinstance(overview.step, Finished | Stuck):
             _show_resume(run)
 
 
@@ -219,6 +219,10 @@ def _next(names: Names, overview: Overview) -> str:
             return f"round {head.round} is recorded"
         case Abort(reason=reason):
             return f"attempt {head.attempt} of round {head.round} is given up ({reason}), and the next one opened"
+        case Stuck():
+            return (
+                f"nothing can: round {head.round} was given up {head.attempt} times, and no further attempt is agreed"
+            )
         case Finished():
             return "nothing: every agreed round is recorded"
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from chaincode.state import Head, Member, Party, Seat, Terms
 from coordinator.rounds import next_step
-from coordinator.steps import Abort, Collect, Finished, Gathered, Open, Record, Seal, Step, Train, Wait
+from coordinator.steps import Abort, Collect, Finished, Gathered, Open, Record, Seal, Step, Stuck, Train, Wait
 from participant.agent import RoundView
 
 A, B, C = "did:a", "did:b", "did:c"
@@ -47,6 +47,7 @@ ROWS: list[tuple[str, RoundView, Gathered, int, int, Step]] = [
     ("a revoked party is absent", view(HEAD, b=REVOKED), Gathered(), 95, FIRST, Open(1, 1, [A, C], {B: "revoked"})),
     ("next round", view(replace(OPEN, state="recorded")), Gathered(), 170, FIRST, Open(2, 1, list(NAMES), {})),
     ("next attempt", view(replace(OPEN, state="aborted", attempt=2)), Gathered(), 170, FIRST, Open(1, 3, list(NAMES), {})),
+    ("no attempt is left", view(replace(OPEN, state="aborted", attempt=3)), Gathered(), 170, FIRST, Stuck("attempts-exhausted")),
     ("done", view(replace(OPEN, state="recorded", round=2)), Gathered(), 170, FIRST, Finished()),
     ("last round aborted is not done", view(replace(OPEN, state="aborted", round=2)), Gathered(), 170, FIRST, Open(2, 2, list(NAMES), {})),
     ("sites are asked once", view(OPEN, COMMITTED, SILENT, SILENT), Gathered(), 110, FIRST, Train([B, C])),
