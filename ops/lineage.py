@@ -8,7 +8,7 @@ each round starts from the last result, in every later one.
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, takewhile
 
 from chaincode import state
 from chaincode.author import read_all
@@ -124,18 +124,23 @@ def ancestry(source: Source, model: str) -> Iterator[Recorded]:
             seen.add(current.id)
             recorded = recorded_round(source, current)
             yield recorded
-            current = _before(source, recorded, agreements[recorded.agreement])
+            current = _before(source, recorded, agreements)
 
 
-def _before(source: Source, later: Recorded, proposal: Entry) -> Entry | None:
-    """The record that a round's base model comes from, None for an initial model."""
+def _before(source: Source, later: Recorded, agreements: Mapping[str, Entry]) -> Entry | None:
+    """The record that a round's base model comes from, None for an initial model that no earlier agreement recorded.
+
+    ``agreements`` are the proposals in the log's order. Whether an agreement says that it continues another one does not
+    matter: what is in its initial model is in it.
+    """
+    proposal = agreements[later.agreement]
     if later.round > 1:
         result = read_all(source, Result, {"": state.result_key(later.agreement, later.round - 1)})[""]
         before = read(source, result.entry)[1] if result else None
         broken = before is None or before.subjects["model"] != later.base
     else:
-        older = proposal.body["continues"]
-        found = [entry for entry in producers(source, later.base) if entry.agreement == older] if older else []
+        older = set(takewhile(lambda agreement: agreement != later.agreement, agreements))
+        found = [entry for entry in producers(source, later.base) if entry.agreement in older]
         before = max(found, key=lambda entry: entry.body["round"], default=None)
         # An older agreement that recorded no round hands on its own initial model.
         broken = proposal.subjects["initial-model"] != later.base
@@ -223,8 +228,10 @@ def uses(source: Source, first: Mapping[str, int], direct: Container[tuple[str, 
     ``direct`` says in which rounds' own sums it is. The newest ``limit`` of them (all where it is 0), oldest first.
     """
     start = dict(first)
-    for agreement, proposal in proposals(source).items():  # in order: what continues an agreement follows it
-        if proposal.body["continues"] in start:
+    for agreement, proposal in proposals(source).items():  # in order: what goes on from an agreement follows it
+        before = producers(source, proposal.subjects["initial-model"])
+        touched = any(entry.body["round"] >= start[entry.agreement] for entry in before if entry.agreement in start)
+        if touched or proposal.body["continues"] in start:
             start[agreement] = 1
     found = list(islice(_uses_backwards(source, start, direct), limit or None))
     return found[::-1]

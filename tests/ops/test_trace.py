@@ -167,8 +167,21 @@ def test_a_base_that_nobody_recorded_breaks_the_chain(here: World, tmp_path: Pat
         rounds = list(lineage.ancestry(source, digest("continued")))
         broken = lineage.Recorded(**{f: getattr(rounds[1], f) for f in rounds[1].__slots__} | {"base": "0" * 64})
         with pytest.raises(EvidenceError) as caught:
-            lineage._before(source, broken, lineage.proposals(source)[broken.agreement])
+            lineage._before(source, broken, lineage.proposals(source))
         assert caught.value.code == "lineage-broken"
+
+
+def test_an_agreement_that_does_not_say_what_it_continues_is_followed_all_the_same(
+    terminal: Terminal, tmp_path: Path
+) -> None:
+    here = world(3).recorded().withdraw(1).wait(1)
+    here.propose(terms={"title": "Another", "parties": here.names(2, 3), "model": {"initial": here.head.base}})
+    here.sign(2).sign(3).wait(1).open().commit(2).commit(3).wait(1).seal().wait(1).record(model=digest("laundered"))
+    run = write_run(tmp_path / "run", here)
+    behind = terminal.json("trace", run.path, "--model", digest("laundered"))
+    assert here.name(1) in str(behind), "its update is in the model that the new agreement began with"
+    into = terminal.json("trace", run.path, "--did", "site-01")
+    assert digest("laundered") in str(into)
 
 
 def test_the_rounds_that_a_site_was_left_out_of(terminal: Terminal, here: World, path: Path) -> None:
