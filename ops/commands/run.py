@@ -2,7 +2,9 @@
 """``fedledger run``: carry out a federation file, live, from founding to audit; or go on with an interrupted run."""
 
 import secrets
+import sys
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,13 +48,14 @@ def run(
     narrator = Narrator(federation.rounds)
     _banner(narrator, federation, place)
     address = settings.text("ray_address", ray_address)
+    wanted = _dashboard(dashboard)
     passphrase = _passphrase(settings.text("passphrase_file", passphrase_file))
     settings.prepare_ray(secrets.token_hex(32), address=address)
     # Ray reads its settings when it is imported, so its importer comes after them.
     runner = import_module("ops.runner")
     options = runner.Options(
         workers=settings.count("workers", workers), ray_address=address,
-        dashboard=settings.switch("dashboard", dashboard), passphrase=passphrase,
+        dashboard=wanted, passphrase=passphrase,
     )  # fmt: skip
     try:
         with narrator:
@@ -67,6 +70,18 @@ def run(
             raise Rejected(refusal.code, refusal.message, next=again) from refusal
         raise
     return _conclude(finished, as_json=json)
+
+
+def _dashboard(given: bool | None) -> bool:
+    """Whether Ray's dashboard is asked for; it needs packages of its own."""
+    wanted = settings.switch("dashboard", given)
+    if wanted and not all(find_spec(package) for package in ("aiohttp", "aiohttp_cors")):
+        raise UsageError(
+            "dashboard-missing",
+            "Ray's dashboard needs packages that are not installed.",
+            next=f"{output.relative(sys.executable)} -m pip install -c constraints.txt -e '.[dashboard]'",
+        )
+    return wanted
 
 
 def _passphrase(path: str | None) -> str | None:

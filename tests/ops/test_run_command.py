@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -230,3 +231,11 @@ def test_keys_under_a_passphrase(tmp_path: Path) -> None:
     again = command("run", "small.toml", "--passphrase-file", "passphrase", folder=tmp_path)
     assert again.returncode == 0, again.stderr
     assert (tmp_path / "runs/small/release/model.proof").exists(), "a release that lost a file is completed"
+
+
+@pytest.mark.skipif(find_spec("aiohttp_cors") is not None, reason="the dashboard's packages are installed here")
+def test_a_dashboard_without_its_packages_is_refused_before_anything_begins(small: Path) -> None:
+    refused = command("run", "small.toml", "--dashboard", folder=small)
+    assert refused.returncode == 2
+    assert "dashboard-missing" in refused.stderr
+    assert not (small / "runs").exists()
