@@ -41,6 +41,12 @@ def replacing(path: Path, *, fsync: bool) -> Iterator[BinaryIO]:
         sync(path.parent)
 
 
+def write_whole(path: Path, data: bytes | memoryview) -> None:
+    """Write a file whole or not at all, durably; a link in its place is replaced, not followed."""
+    with replacing(path, fsync=True) as file:
+        file.write(data)
+
+
 @contextmanager
 def mapped(path: Path | str, *, folder: int | None = None, follow_links: bool = False) -> Iterator[memoryview]:
     """The bytes of a regular file as a read-only view of the page cache; nothing is copied.

@@ -16,7 +16,7 @@ import numpy as np
 from chaincode.aggregation import RULES, mean_model, state_digest, sum_digest
 from chaincode.agreement import agreement_digest, tensor_specs
 from chaincode.models import Tensor, model_digest
-from chaincode.optimisers import parse_optimiser
+from chaincode.optimisers import initial_state, parse_optimiser
 from chaincode.update import vector_length
 from identity.errors import EvidenceError
 
@@ -126,6 +126,25 @@ def finish(
         state=following,
         optimiser="" if following is None else state_digest(following, threads=threads),
     )
+
+
+def load_state(agreement: Mapping[str, Any], data: memoryview) -> Doubles | None:
+    """The optimiser's state that verified bytes hold, None where the agreement's optimiser has none.
+
+    Raises EvidenceError(optimiser-state) for bytes of another length.
+    """
+    terms = agreement["aggregation"]
+    optimiser = parse_optimiser(terms["optimiser"], terms["parameters"])
+    if not optimiser.rows:
+        return None
+    length = vector_length(tensor_specs(agreement))
+    if len(data) != optimiser.rows * length * 8:
+        raise EvidenceError(
+            "optimiser-state", f"The optimiser's state has {len(data)} bytes, not those of {optimiser.name}."
+        )
+    state = initial_state(optimiser, length)
+    state.data.cast("B")[:] = data  # little-endian float64 as they lie; the contract wants elements, so not empty
+    return state
 
 
 def to_vector(model: Mapping[str, Tensor], specs: Sequence[TensorSpec]) -> Floats:

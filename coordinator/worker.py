@@ -21,8 +21,7 @@ from chaincode.blobs import BlobStore, chunk_root
 from chaincode.evidence import VerifiedUpdate, verify_update
 from chaincode.files import mapped
 from chaincode.models import model_digest, read_safetensors, write_safetensors
-from chaincode.optimisers import parse_optimiser
-from chaincode.recompute import Result, finish
+from chaincode.recompute import Result, finish, load_state
 from chaincode.update import check_range
 from coordinator.jobs import ClusterSettings, TaskInfo
 from coordinator.ports import Delivery, FinishOrder, Outcome
@@ -182,14 +181,12 @@ class Worker:
     def _optimiser_state(self, order: FinishOrder) -> NDArray[np.float64] | None:
         if not order.optimiser:
             return None
-        terms = order.agreement["aggregation"]
-        rows = parse_optimiser(terms["optimiser"], terms["parameters"]).rows
         with self._blobs.open(order.optimiser) as data:
             if chunk_root(data) != order.optimiser:
                 raise EvidenceError(
                     "blob-digest", f"The optimiser's state {order.optimiser} has other bytes than recorded."
                 )
-            return np.frombuffer(data, "<f8").reshape(rows, -1).copy() if rows else None
+            return load_state(order.agreement, data)
 
     def _store_state(self, result: Result) -> None:
         if result.state is not None:

@@ -5,7 +5,6 @@ from contextlib import ExitStack
 
 from chaincode import state
 from chaincode.agreement import agreement_digest
-from chaincode.audit.recomputing import load_state
 from chaincode.author import demand
 from chaincode.blobs import BlobStore
 from chaincode.entries import Entry, open_entry
@@ -13,7 +12,7 @@ from chaincode.evidence import Commitment, verify_update
 from chaincode.files import mapped
 from chaincode.ledgers.sqlite import SqliteLedger
 from chaincode.models import read_safetensors
-from chaincode.recompute import recompute_result
+from chaincode.recompute import load_state, recompute_result
 from chaincode.state import Result, Seat, Terms
 from ops.run_folder import RunFolder
 

@@ -6,14 +6,13 @@ Everything is derived from the ledger and the signed agreement, so that an inter
 
 import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from chaincode import state
 from chaincode.agreement import agreement_digest
 from chaincode.author import Author, Clock, demand, read, submit
 from chaincode.entries import Entry, open_entry
-from chaincode.files import mapped, replacing
+from chaincode.files import mapped, write_whole
 from chaincode.ledgers.sqlite import SqliteLedger
 from chaincode.proofs import make_entry_proof
 from chaincode.state import Head, Release, Result
@@ -49,16 +48,11 @@ def release(
         subjects, at = {"model": result.model, "model-card": card_digest}, max(clock(), head.at)
         submit(ledger, coordinator.entry("release", at, body, agreement=digest, subjects=subjects))
         released = demand(ledger, Release, key)
-    _write(folder.model_card, card)
+    write_whole(folder.model_card, card)
     with mapped(folder.models / f"{released.model}.safetensors") as model:
-        _write(folder.model, model)
-    _write(folder.proof, make_entry_proof(ledger, ledger.entry(released.entry).index).encode())
+        write_whole(folder.model, model)
+    write_whole(folder.proof, make_entry_proof(ledger, ledger.entry(released.entry).index).encode())
     return released
-
-
-def _write(path: Path, data: bytes | memoryview) -> None:
-    with replacing(path, fsync=True) as file:
-        file.write(data)
 
 
 _CARD = """# {title}

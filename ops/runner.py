@@ -9,13 +9,12 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from chaincode import notes, trust
 from chaincode.author import Author, demand, read_all
 from chaincode.blobs import BlobStore
 from chaincode.entries import Entry, open_entry
-from chaincode.files import replacing
+from chaincode.files import write_whole
 from chaincode.ledgers.sqlite import SqliteLedger
 from chaincode.models import digest_file
 from chaincode.state import Federation, Member, Party, Release, member_key, party_key, release_key
@@ -60,12 +59,6 @@ class Finished:
     release: Release
     metrics: Mapping[str, str]
     baselines: Baselines | None
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all; a link in its place is replaced, not followed."""
-    with replacing(path, fsync=True) as file:
-        file.write(data)
 
 
 def _interrupt_on_term() -> None:
@@ -134,13 +127,13 @@ class Run:
         """Keep the file that the run begins with, and refuse to go on with another one."""
         kept = self._folder.federation_file
         if not kept.exists():
-            _write(kept, self._file.path.read_bytes())
+            write_whole(kept, self._file.path.read_bytes())
             if self._file.task_file is not None and not (beside := kept.parent / self._file.task_file.name).exists():
-                _write(beside, self._file.task_file.read_bytes())  # so that the folder alone can be run on
+                write_whole(beside, self._file.task_file.read_bytes())  # so that the folder alone can be run on
             return
         changes = compare(load(kept, check_task=False), self._file)
         if changes and not self._proposed():
-            _write(kept, self._file.path.read_bytes())  # nobody has signed anything yet
+            write_whole(kept, self._file.path.read_bytes())  # nobody has signed anything yet
         elif changes:
             raise UsageError(
                 "run-file-changed",
@@ -178,7 +171,7 @@ class Run:
         federation = founder.found(self._origin, vkey)
         self._tell("founded")
         key = trust.FederationKey(notes.parse_vkey(vkey), federation.id)
-        _write(self._folder.key_file, trust.format_key(key).encode())
+        write_whole(self._folder.key_file, trust.format_key(key).encode())
         say.say(f"  {self._file.name}: federation {federation.id[:12]}, its log's key is in {self._folder.key_file}")
         if self._options.passphrase is None:
             say.say(

@@ -6,14 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from chaincode import aggregation
-from chaincode.agreement import TensorSpec, tensor_specs
+from chaincode.agreement import TensorSpec
 from chaincode.evidence import VerifiedUpdate
 from chaincode.models import Tensor
-from chaincode.optimisers import initial_state, parse_optimiser
-from chaincode.recompute import Result, sum_updates
+from chaincode.recompute import Result, load_state, sum_updates
 from chaincode.recompute import finish as finish_round
-from chaincode.update import check_range, vector_length
-from identity.errors import EvidenceError
+from chaincode.update import check_range
 
 __all__ = ["add", "check_range", "finish", "load_state"]
 
@@ -32,22 +30,3 @@ def add(total: Any, updates: Sequence[VerifiedUpdate], specs: Sequence[TensorSpe
 def finish(terms: Mapping[str, Any], base: Mapping[str, Tensor], total: Any, weight: int, state: Any) -> Result:
     """The result of a round. Raises EvidenceError as ``recompute.finish`` does."""
     return finish_round(terms, base, total, weight, state, threads=_THREADS)
-
-
-def load_state(terms: Mapping[str, Any], data: memoryview) -> Any:
-    """The optimiser's state that verified bytes hold, None where the agreement's optimiser has none.
-
-    Raises EvidenceError(optimiser-state) for bytes of another length.
-    """
-    aggregation = terms["aggregation"]
-    optimiser = parse_optimiser(aggregation["optimiser"], aggregation["parameters"])
-    if not optimiser.rows:
-        return None
-    length = vector_length(tensor_specs(terms))
-    if len(data) != optimiser.rows * length * 8:
-        raise EvidenceError(
-            "optimiser-state", f"The optimiser's state has {len(data)} bytes, not those of {optimiser.name}."
-        )
-    state = initial_state(optimiser, length)
-    state.data.cast("B")[:] = data  # little-endian float64 as they lie; the contract wants elements, so not empty
-    return state

@@ -18,7 +18,7 @@ from chaincode.audit.export import export as write_export
 from chaincode.audit.folder_source import LEDGER, folder_source
 from chaincode.bundle import is_bundle
 from chaincode.checkpoints import parse_checkpoint
-from chaincode.files import read_bounded, replacing
+from chaincode.files import read_bounded, write_whole
 from chaincode.ledgers.sqlite import SqliteLedger
 from chaincode.notes import parse_note
 from chaincode.proofs import LogSource, ScannedLog, is_proof, make_entry_proof
@@ -114,8 +114,7 @@ def prove(arguments: EntryArgument, out: OutOption) -> None:
             else ScannedLog(source.entries(), source.checkpoint(), lambda index, _: index == logged.index)
         )  # fmt: skip
         proof, size = make_entry_proof(log, logged.index), source.size
-    with replacing(out, fsync=True) as file:
-        file.write(proof.encode())
+    write_whole(out, proof.encode())
     output.line(f"wrote {out}: entry {logged.index} ({logged.id}) of {size}")
     output.line(f"Whoever holds the federation's {KEY_FILE} checks it with:")
     output.next_command("audit", "verify", out, "--key", _key_of(path))
@@ -132,8 +131,7 @@ def keep_head(out: OutOption, path: PathArgument = None) -> None:
     _check_free(out, "checkpoint", heads.is_head_file)
     with opened(path, announce=True) as source:
         note = source.checkpoint()
-    with replacing(out, fsync=True) as file:
-        file.write(note.encode())
+    write_whole(out, note.encode())
     checkpoint = parse_checkpoint(parse_note(note).text)
     output.line(f"wrote {out}: the head of {checkpoint.origin} at {checkpoint.size} entries")
     output.line(

@@ -279,3 +279,12 @@ def altered(path: Path, change: Callable[[bytearray], object]) -> Any:
         yield
     finally:
         path.write_bytes(before)
+
+
+Files = dict[str, bytes]
+"""The files of a bundle by their names, to be changed before it is judged."""
+
+
+def judged(tmp_path: Path, files: Files, **options: Any) -> Any:
+    """The audit of a bundle of these files."""
+    return audit_bundle(bundle_of(tmp_path / "forged", files), **options)

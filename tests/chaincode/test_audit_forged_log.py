@@ -3,7 +3,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,28 +20,21 @@ from tests.chaincode.audit_evidence import (
     ORIGIN,
     VKEY,
     Run,
-    audit_bundle,
-    bundle_of,
     claim,
     files_of,
     found,
     head_of,
+    judged,
     verdicts,
     where,
     whole_run,
 )  # fmt: skip
 from tests.chaincode.contract.memory import key
 
-Files = dict[str, bytes]
-
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return whole_run(tmp_path_factory.mktemp("tamper") / "run")
-
-
-def judged(tmp_path: Path, files: Files, **options: Any) -> Any:
-    return audit_bundle(bundle_of(tmp_path / "forged", files), **options)
 
 
 # The log, and who holds its head

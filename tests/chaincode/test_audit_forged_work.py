@@ -14,28 +14,21 @@ from chaincode.proofs import ScannedLog, make_entry_proof
 from tests.chaincode.audit_evidence import (
     CARD,
     Run,
-    audit_bundle,
-    bundle_of,
     claim,
     files_of,
     found,
     head_of,
+    judged,
     verdicts,
     where,
     whole_run,
 )  # fmt: skip
 from tests.chaincode.contract.agreements import DELIVER
 
-Files = dict[str, bytes]
-
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return whole_run(tmp_path_factory.mktemp("forged") / "run")
-
-
-def judged(tmp_path: Path, files: Files, **options: Any) -> Any:
-    return audit_bundle(bundle_of(tmp_path / "forged", files), **options)
 
 
 # Updates and results

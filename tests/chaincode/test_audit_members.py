@@ -16,25 +16,18 @@ from chaincode.trust import KEY_FILE, FederationKey, format_key
 from tests.chaincode.audit_evidence import (
     VKEY,
     Run,
-    audit_bundle,
-    bundle_of,
     claim,
     files_of,
     found,
+    judged,
     where,
     whole_run,
 )  # fmt: skip
-
-Files = dict[str, bytes]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return whole_run(tmp_path_factory.mktemp("tamper") / "run")
-
-
-def judged(tmp_path: Path, files: Files, **options: Any) -> Any:
-    return audit_bundle(bundle_of(tmp_path / "forged", files), **options)
 
 
 def test_a_credential_of_another_member(tmp_path: Path) -> None:
