@@ -23,7 +23,7 @@ import numpy as np
 from chaincode.blobs import chunk_root
 from chaincode.evidence import VerifiedUpdate
 from chaincode.optimisers import OPTIMISERS, initial_state
-from chaincode.update import (
+from chaincode.vector import (
     SLICE,
     BodyReader,
     out_of_range,
@@ -88,18 +88,15 @@ def weighted_sum(
     encodings), sum-weight, sum-overflow (checked in unbounded integers before anything is added), update-length,
     update-scale, update-beyond-clip naming the member and the tensor.
     """
-    encoding = _check_together(updates)
-    length = vector_length(specs)
+    encoding, length = check_together([_verified(update) for update in updates]), vector_length(specs)
     stop = length if stop is None else stop
     if not 0 <= start <= stop <= length:
         raise ValueError(f"no shard {start}..{stop} of {length} elements")
     parts = runs(specs, encoding)
-    _check_overflow(sum(u.commitment.weight for u in updates), max((p.bound for p in parts), default=0))
+    check_overflow(sum(u.commitment.weight for u in updates), max((p.bound for p in parts), default=0))
     buffer = slice_buffer(encoding, length)
     readers = [(BodyReader(u.body, encoding, length, buffer), u.commitment) for u in updates]
-    total = out if out is not None else np.empty(stop - start, np.int64)
-    if total.shape != (stop - start,) or total.dtype != np.int64:
-        raise ValueError(f"out must be a flat int64 array of {stop - start} elements")
+    total = receiver(out, stop - start)
     wide = np.empty(min(SLICE, stop - start), np.int64)
     for piece in slices(parts, start, stop):
         sums, products = total[piece.start - start : piece.stop - start], wide[: piece.stop - piece.start]
@@ -116,15 +113,29 @@ def weighted_sum(
 RULES: Final[Mapping[str, Rule]] = {"mean": weighted_sum}
 
 
-def _check_together(updates: Sequence[VerifiedUpdate]) -> str:
-    """Refuse updates that do not belong into one sum; return their encoding."""
-    for update in updates:
-        if type(update) is not VerifiedUpdate:
-            raise TypeError(f"Only a VerifiedUpdate is aggregated, not a {type(update).__name__}.")
-    if not updates:
+def receiver(out: Sums | None, count: int) -> Sums:
+    """`out`, or new memory for `count` sums. Raises ValueError where `out` cannot receive them."""
+    total = out if out is not None else np.empty(count, np.int64)
+    if total.shape != (count,) or total.dtype != np.int64:
+        raise ValueError(f"out must be a flat int64 array of {count} elements")
+    return total
+
+
+def _verified(update: VerifiedUpdate) -> Commitment:
+    if type(update) is not VerifiedUpdate:
+        raise TypeError(f"Only a VerifiedUpdate is aggregated, not a {type(update).__name__}.")
+    return update.commitment
+
+
+def check_together(commitments: Sequence[Commitment]) -> str:
+    """Check that updates belong into one sum; return their encoding.
+
+    Raises EvidenceError: sum-empty, sum-duplicate-member, sum-mixed, sum-weight.
+    """
+    if not commitments:
         raise EvidenceError("sum-empty", "There is no update to sum.")
-    first, members = updates[0].commitment, set[str]()
-    for commitment in (update.commitment for update in updates):
+    first, members = commitments[0], set[str]()
+    for commitment in commitments:
         if _place(commitment) != _place(first):
             message = (
                 f"{commitment.named()} does not belong to the attempt of {first.member}'s, or is encoded otherwise."
@@ -142,7 +153,8 @@ def _place(c: Commitment) -> tuple[str, str, int, int, str, str]:
     return c.federation, c.agreement, c.round, c.attempt, c.base, c.encoding
 
 
-def _check_overflow(weight: int, largest: int) -> None:
+def check_overflow(weight: int, largest: int) -> None:
+    """Check in unbounded integers that no sum can leave 64 bits. Raises EvidenceError(sum-overflow)."""
     if weight * largest > MAX_SUM:
         raise EvidenceError("sum-overflow", f"Weights of {weight} x values of {largest} could exceed 2^63 - 1.")
 
@@ -158,7 +170,7 @@ def add(partials: Sequence[Sums]) -> Sums:
     if any(p.shape != partials[0].shape or p.dtype != np.int64 or p.ndim != 1 for p in partials):
         raise ValueError("partial sums must be flat int64 arrays of one length")
     if len(partials[0]):
-        _check_overflow(1, sum(max(-int(p.min()), int(p.max())) for p in partials))
+        check_overflow(1, sum(max(-int(p.min()), int(p.max())) for p in partials))
     total = partials[0].copy()
     for partial in partials[1:]:
         np.add(total, partial, out=total)
@@ -186,34 +198,53 @@ def mean_model(
     arrays that do not fit each other; Unavailable(float-environment) where this thread does not round as IEEE
     754 asks.
     """
-    count = len(total)
     _check_shapes(base, total, start, vector_length(specs))
+    result, following = base.copy(), own_state(optimiser, state, len(total))
+    step_model(result, total, weight, specs, optimiser=optimiser, state=following, start=start)
+    return result, following if optimiser.rows else None
+
+
+def step_model(
+    vector: Floats,
+    total: Sums,
+    weight: int,
+    specs: Sequence[TensorSpec],
+    *,
+    optimiser: Optimiser,
+    state: Doubles,
+    start: int = 0,
+) -> None:
+    """As `mean_model`, in place: `vector` is the base model's and becomes the new one's, and so does `state`."""
+    count = len(total)
+    _check_shapes(vector, total, start, vector_length(specs))
+    _check_state(optimiser, state, count)
     if type(weight) is not int or not 1 <= weight <= MAX_WEIGHT + 1:
         raise EvidenceError("sum-weight", f"A sum of weight {weight} has no mean: the weights must sum to 1 .. 2^53.")
     require_ieee()
-    following = _own_state(optimiser, state, count)
-    result = np.empty(count, np.float32)
     step, scratch = np.empty(min(SLICE, count)), np.empty((2, min(SLICE, count)))
     kernel = OPTIMISERS[optimiser.name].kernel
     with np.errstate(all="ignore"):
         for piece in slices(runs(specs, "int64"), start, start + count):
             low, high = piece.start - start, piece.stop - start
-            move, new = step[: high - low], result[low:high]
+            move, new = step[: high - low], vector[low:high]
             np.divide(total[low:high], np.float64(weight), out=move)  # (1)
             np.multiply(move, np.float64(2.0**-piece.fraction_bits), out=move)  # (2)
-            kernel(optimiser, move, following[:, low:high], scratch[:, : high - low])  # (3)
-            np.add(base[low:high], move, out=move)  # (4) base is widened, exactly, by the addition
+            kernel(optimiser, move, state[:, low:high], scratch[:, : high - low])  # (3)
+            np.add(new, move, out=move)  # (4) base is widened, exactly, by the addition
             np.copyto(new, move, casting="same_kind")
             _check_finite(new, piece.start, specs)
-    return result, following if optimiser.rows else None
 
 
-def _own_state(optimiser: Optimiser, state: Doubles | None, count: int) -> Doubles:
-    """A state that may be changed."""
+def own_state(optimiser: Optimiser, state: Doubles | None, count: int) -> Doubles:
+    """A state that may be changed: a copy, or a fresh one. Raises ValueError for another optimiser's."""
     following = initial_state(optimiser, count) if state is None else state.copy()
-    if following.shape != (optimiser.rows, count) or following.dtype != np.float64:
-        raise ValueError(f"the state of {optimiser.name} must be float64 of shape {(optimiser.rows, count)}")
+    _check_state(optimiser, following, count)
     return following
+
+
+def _check_state(optimiser: Optimiser, state: Doubles, count: int) -> None:
+    if state.shape != (optimiser.rows, count) or state.dtype != np.float64:
+        raise ValueError(f"the state of {optimiser.name} must be float64 of shape {(optimiser.rows, count)}")
 
 
 def _check_finite(new: Floats, start: int, specs: Sequence[TensorSpec]) -> None:

@@ -4,6 +4,9 @@
 ``checkpoint`` the log's signed head · ``entries.jsonl`` the entries, one envelope a line, in the log's order ·
 ``federation.vkey`` · ``credentials/<SHA-256 of the token>.jwt`` · ``blobs/<digest>`` updates and optimiser states ·
 ``models/<digest>.safetensors`` · ``release/`` the released model, its proof and its card.
+
+Of a federation on a Fabric channel, ``blocks/<number>`` are the raw blocks from the first on, in the place of
+``entries.jsonl``; ``checkpoint`` is the log's head, which members may have cosigned.
 """
 
 import re
@@ -20,10 +23,14 @@ RELEASED_CARD = "release/model-card.md"
 RELEASED = (RELEASED_MODEL, RELEASED_PROOF, RELEASED_CARD)
 
 REQUIRED = (CHECKPOINT, ENTRIES, KEY_FILE)
+BLOCKS = "blocks/"
+FIRST_BLOCK = f"{BLOCKS}000000000000"
+CHANNEL_REQUIRED = (CHECKPOINT, KEY_FILE, FIRST_BLOCK)
+"""What every bundle has; and every bundle of a channel, which is known by its first block."""
 
 _NAME = re.compile(
     r"checkpoint|entries\.jsonl|federation\.vkey|credentials/[0-9a-f]{64}\.jwt|blobs/[0-9a-f]{64}"
-    r"|models/[0-9a-f]{64}\.safetensors|release/(model\.safetensors|model\.proof|model-card\.md)",
+    r"|blocks/[0-9]{12}|models/[0-9a-f]{64}\.safetensors|release/(model\.safetensors|model\.proof|model-card\.md)",
     re.ASCII,
 )
 
@@ -46,6 +53,11 @@ def blob(digest: str) -> str:
 def model(digest: str) -> str:
     """The name of a model's file, by the digest of its manifest."""
     return f"models/{digest}.safetensors"
+
+
+def block(number: int) -> str:
+    """The name of a channel's raw block."""
+    return f"{BLOCKS}{number:012d}"
 
 
 _BY_SUBJECT = {

@@ -54,8 +54,16 @@ def read(ledger: Ledger, cls: type[Value], key: str) -> Value | None:
 
 def read_all(ledger: Ledger, cls: type[Value], keys: Mapping[str, str]) -> dict[str, Value | None]:
     """The values under several keys in one read, by the names that the caller gave them."""
-    found = ledger.get(list(keys.values()))
-    return {name: None if (data := found[key]) is None else state.decode(cls, data) for name, key in keys.items()}
+    return read_tables(ledger, (cls, keys))[0]
+
+
+def read_tables(ledger: Ledger, *tables: tuple[type[Any], Mapping[str, str]]) -> list[dict[str, Any]]:
+    """As ``read_all`` for several classes: all values of one moment, in one read."""
+    found = ledger.get([key for _, keys in tables for key in keys.values()])
+    return [
+        {name: None if (data := found[key]) is None else state.decode(cls, data) for name, key in keys.items()}
+        for cls, keys in tables
+    ]
 
 
 def demand(ledger: Ledger, cls: type[Value], key: str) -> Value:

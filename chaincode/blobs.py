@@ -13,15 +13,15 @@ import errno
 import os
 import re
 import stat
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, fields
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from chaincode import log
+from chaincode.chunks import CHUNK, ChunkHasher, chunk_hashes, chunk_root, root_of
 from chaincode.files import mapped, refuse_file, replacing, sync
+from chaincode.packs import Packs, Place, write_packs
+from chaincode.threads import in_threads
 from identity import canonical
 from identity.errors import EvidenceError
 
@@ -30,16 +30,20 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-CHUNK: Final = 1 << 20
+__all__ = [
+    "CHUNK", "HEADER_LIMIT", "ITEM_SIZE", "BlobStore", "ChunkHasher", "Header", "chunk_hashes", "chunk_root",
+    "format_header", "is_digest", "parse_header", "root_of",
+]  # fmt: skip
+
 HEADER_LIMIT: Final = 1024
 ITEM_SIZE: Final = {"int32": 4, "int64": 8}
 
+_FEW: Final = 8
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _MEMBER: Final = re.compile(r"did:[!-~]{1,196}")
-_LEAF: Final = b"\x00"  # RFC 6962 section 2.1: what tells a leaf from an inner node
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: it goes to another process, which takes four times as long with them
 class Header:
     """What an update's blob says about itself: its place, its author and its shape.
 
@@ -110,86 +114,8 @@ def _refuse(why: str) -> NoReturn:
     raise EvidenceError("blob-header", f"The blob's header cannot be used: {why}.")
 
 
-class ChunkHasher:
-    """Hashes a blob as it is written, in pieces of any size, while they are in the cache.
-
-    `update` each piece in order, then `digest` once.
-    """
-
-    __slots__ = ("_filled", "_hash", "_leaves", "size")
-
-    def __init__(self) -> None:
-        """Start an empty blob."""
-        self.size = 0
-        self._filled = 0
-        self._hash = sha256(_LEAF)
-        self._leaves: list[bytes] = []
-
-    def update(self, piece: Buffer) -> None:
-        """Add the next bytes of the blob (C-contiguous)."""
-        rest = memoryview(piece).cast("B")
-        self.size += len(rest)
-        while len(rest):
-            taken = rest[: CHUNK - self._filled]
-            self._hash.update(taken)
-            self._filled += len(taken)
-            rest = rest[len(taken) :]
-            if self._filled == CHUNK:
-                self._close()
-
-    def chunk_hashes(self) -> list[bytes]:
-        """The hashes of all chunks, the last one included. Nothing may be added afterwards."""
-        if self._filled:
-            self._close()
-        return self._leaves
-
-    def digest(self) -> str:
-        """The blob's digest, 64 hex digits. Nothing may be added afterwards."""
-        return root_of(self.chunk_hashes())
-
-    def _close(self) -> None:
-        self._leaves.append(self._hash.digest())
-        self._hash, self._filled = sha256(_LEAF), 0
-
-
-def chunk_hashes(data: Buffer, *, threads: int = 1) -> list[bytes]:
-    """The leaf hash SHA-256(00 || chunk) of each 1 MiB chunk, in order; nothing is copied.
-
-    `threads` splits the chunks over that many threads (hashing lets go of the interpreter's lock). The result
-    does not depend on it.
-    """
-    view = memoryview(data).cast("B")
-    count = -(-len(view) // CHUNK)
-    if threads <= 1 or count <= 1:
-        return _hash_range(view, 0, count)
-    cuts = [count * i // threads for i in range(threads + 1)]
-    with ThreadPoolExecutor(threads) as pool:
-        parts = pool.map(lambda i: _hash_range(view, cuts[i], cuts[i + 1]), range(threads))
-        return [leaf for part in parts for leaf in part]
-
-
-def _hash_range(view: memoryview, first: int, last: int) -> list[bytes]:
-    leaves = [sha256(_LEAF) for _ in range(first, last)]
-    for index, leaf in enumerate(leaves, first):
-        leaf.update(view[index * CHUNK : (index + 1) * CHUNK])
-    return [leaf.digest() for leaf in leaves]
-
-
-def root_of(hashes: Sequence[bytes]) -> str:
-    """The digest of a blob whose chunks have these leaf hashes: the RFC 6962 root as 64 hex digits."""
-    return log.root(hashes).hex()
-
-
-def chunk_root(data: Buffer, *, threads: int = 1) -> str:
-    """The digest of a blob: RFC 6962 root over its 1 MiB chunks, 64 hex digits.
-
-    Empty data has the root of the empty tree, SHA-256 of nothing.
-    """
-    return root_of(chunk_hashes(data, threads=threads))
-
-
 class BlobStore:
-    """A folder of blobs, each under its digest: ab/cd/abcd....
+    """A folder of blobs, each under its digest: ab/cd/abcd..., or with other small ones in a pack: packs/....pack.
 
     A file under its name is whole, but not thereby genuine: what is read is verified by its reader, every time.
     Several processes may use one folder at the same time. `fsync=False` gives up what a power cut would take.
@@ -198,23 +124,34 @@ class BlobStore:
     def __init__(self, folder: Path | str, *, fsync: bool = True) -> None:
         """Use a folder; it is made on the first `put` or `adopt`."""
         self.folder = Path(folder)
-        self._fsync = fsync
+        self._fsync, self._packs = fsync, Packs(self.folder / "packs")
 
     def path(self, digest: str) -> Path:
         """Where a blob is or would be.
 
         Raises EvidenceError(blob-name) for what is not a digest: such a name never becomes a path.
         """
+        return Path(self._file(digest))
+
+    def _file(self, digest: str) -> str:
+        """`path` without the object: in a round of many sites that object costs more than asking for the file."""
         if not is_digest(digest):
             raise EvidenceError("blob-name", "A blob's name is its digest: 64 lower-case hex digits.")
-        return self.folder / digest[:2] / digest[2:4] / digest
+        return f"{self.folder}/{digest[:2]}/{digest[2:4]}/{digest}"
 
     def has(self, digest: str) -> bool:
-        """Whether there is a regular file under this digest. Says nothing about its bytes."""
-        try:
-            return stat.S_ISREG(os.lstat(self.path(digest)).st_mode)
-        except (FileNotFoundError, NotADirectoryError):
-            return False
+        """Whether there is a blob under this digest. Says nothing about its bytes."""
+        return bool(self.find([digest]))
+
+    def find(self, digests: Sequence[str]) -> dict[str, Place]:
+        """Where these blobs are, by digest, for those that are here. Raises EvidenceError(pack-malformed)."""
+        packed = self._packs.find(digests)
+        loose = {d: self._file(d) for d in digests if d not in packed}
+        return packed | {d: Place(path) for d, path in loose.items() if _is_file(path)}
+
+    def put_small(self, blobs: Sequence[tuple[str, Buffer]]) -> None:
+        """Store many small blobs, each with its digest, WITHOUT verifying their bytes; durable when this returns."""
+        write_packs(self._packs.folder, blobs, fsync=self._fsync)
 
     def put(self, data: Buffer | Iterable[Buffer], digest: str) -> Path:
         """Store a blob (one buffer, or its pieces in order); what was there under this digest is replaced.
@@ -239,12 +176,28 @@ class BlobStore:
 
         Raises EvidenceError(file-not-regular); OSError where there is no such file.
         """
-        source, target = Path(path), self._place(digest)
-        if not stat.S_ISREG(os.lstat(source).st_mode):
-            refuse_file(source)
+        self.adopt_all([(path, digest)])
+        return self.path(digest)
+
+    def adopt_all(self, moves: Sequence[tuple[Path | str, str]]) -> None:
+        """Adopt delivered files, each with its digest; when this returns, all of them are durable under their names.
+
+        The disk is waited for once, not once for each. Raises as `adopt`, before any file has moved where one
+        of them is no regular file.
+        """
+        sources = [(Path(path), digest) for path, digest in moves]
+        for source, _ in sources:
+            if not stat.S_ISREG(os.lstat(source).st_mode):
+                refuse_file(source)
+        if self._fsync:
+            _sync_all([source for source, _ in sources])
+        folders = {self._move(source, digest).parent for source, digest in sources}
+        if self._fsync:
+            _sync_all(sorted({*folders, *(folder.parent for folder in folders), self.folder} if folders else ()))
+
+    def _move(self, source: Path, digest: str) -> Path:
+        target = self._place(digest)
         try:
-            if self._fsync:
-                sync(source)
             os.rename(source, target)
         except OSError as error:
             if error.errno != errno.EXDEV:
@@ -252,18 +205,20 @@ class BlobStore:
             with mapped(source) as data, replacing(target, fsync=self._fsync) as file:
                 file.write(data)
             source.unlink()
-        if self._fsync:
-            sync(target.parent)
         return target
 
     @contextmanager
     def open(self, digest: str) -> Iterator[memoryview]:
         """A blob's bytes, mapped read-only and NOT verified; see `mapped` for how long they last.
 
-        Raises EvidenceError: blob-missing where there is none, file-not-regular where it, or a folder on the
+        Raises EvidenceError: blob-missing where there is none, pack-malformed, file-not-regular where it, or a folder on the
         way to it, is a link or something else that could lead out of the store.
         """
         path = self.path(digest)
+        if not _is_file(path) and (packed := self._packs.find([digest])):
+            with packed[digest].open() as view:
+                yield view
+            return
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
         with ExitStack() as stack:
             try:
@@ -291,9 +246,22 @@ class BlobStore:
         return target
 
 
+def _is_file(path: Path | str) -> bool:
+    """Whether a path leads to a regular file itself, not to a link."""
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
 def _pieces(data: Buffer | Iterable[Buffer]) -> Iterable[Buffer]:
     """The data as pieces. Bytes can be iterated too, so what is a buffer is one piece."""
     try:
         return (memoryview(data).cast("B"),)  # type: ignore[arg-type]  # TypeError says that it is none
     except TypeError:
         return data  # type: ignore[return-value]
+
+
+def _sync_all(paths: Sequence[Path]) -> None:
+    """Have files or folders written to the disk; several at a time where they are many: the disk joins its waits."""
+    in_threads(sync, paths, _FEW if len(paths) > _FEW else 1)

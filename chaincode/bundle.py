@@ -64,6 +64,17 @@ class Bundle:
         """Whether a file's bytes are not those of the index."""
         return sha256(self._view[file.offset : file.offset + file.length]).hexdigest() != file.sha256
 
+    @property
+    def of_channel(self) -> bool:
+        """Whether the evidence is a Fabric channel's blocks."""
+        return artefacts.FIRST_BLOCK in self.files
+
+    def blocks(self) -> Iterator[bytes]:
+        """The raw blocks of a channel, by their names' order; nothing of them verified, not even that none is missing."""
+        for name, file in self.files.items():
+            if name.startswith(artefacts.BLOCKS):
+                yield bytes(self._view[file.offset : file.offset + file.length])
+
     def checkpoint(self) -> bytes:
         """The log's signed head, nothing of it verified; of a longer one than a note may be, the beginning."""
         start, stop = _span(self.files[artefacts.CHECKPOINT])
@@ -124,7 +135,7 @@ def _parse(view: memoryview) -> dict[str, File]:
             _refuse("bundle-order", f"{name} does not follow {last}: names must ascend, each once")
         files[name] = File(name, length, digest, start)
         last, start = name, start + length
-    for name in artefacts.REQUIRED:
+    for name in artefacts.CHANNEL_REQUIRED if artefacts.FIRST_BLOCK in files else artefacts.REQUIRED:
         if name not in files:
             _refuse("bundle-missing", f"it names no {name}, which every bundle has")
     if start != len(view):

@@ -46,10 +46,15 @@ RULES: Mapping[str, Rule] = {
     "attest": Rule(results.attest_keys, results.attest),
 }
 
+_PRESENT = {kind: state.encode(Present(kind)) for kind in RULES}  # one value for each kind, written by every entry
+
 
 def keys(entry: Entry) -> frozenset[str]:
     """The ledger keys that ``apply`` may read or write for this entry."""
-    return frozenset({state.entry_key(entry.id), state.FEDERATION} | RULES[entry.kind].keys(entry))
+    found = RULES[entry.kind].keys(entry)
+    found.add(state.FEDERATION)
+    found.add(state.entry_key(entry.id))
+    return frozenset(found)
 
 
 def apply(entry: Entry, values: Mapping[str, bytes | None]) -> dict[str, bytes]:
@@ -63,7 +68,7 @@ def apply(entry: Entry, values: Mapping[str, bytes | None]) -> dict[str, bytes]:
     if view.get(Present, present) is not None:
         raise Rejected("duplicate-entry", f"Entry {entry.id[:12]} is on the ledger already.")
     RULES[entry.kind].apply(entry, view)
-    view.put(present, Present(entry.kind))
+    view.writes[present] = _PRESENT[entry.kind]
     return view.writes
 
 

@@ -7,17 +7,30 @@ agree, so a function that takes one needs no further check of where it came from
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from chaincode.blobs import ITEM_SIZE, Header, chunk_root, parse_header
+from chaincode.blobs import (
+    CHUNK,
+    HEADER_LIMIT,
+    ITEM_SIZE,
+    Header,
+    chunk_hashes,
+    chunk_root,
+    is_digest,
+    parse_header,
+    root_of,
+)
+from identity import canonical
 from identity.errors import EvidenceError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from typing_extensions import Buffer
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: it goes to another process, which takes four times as long with them
 class Commitment:
     """What the ledger says about one update: its place, its author, its bytes' digest and size, its weight.
 
@@ -42,7 +55,13 @@ class Commitment:
         return f"The update of {self.member} for round {self.round}, attempt {self.attempt},"
 
 
+UNIT: Final = CHUNK // 8
+"""Elements whose sums fill one chunk: shards begin at multiples of it, so that each hashes whole chunks of the sum."""
+
 _SEALED: Final = object()
+_AFTER_SALT: Final = b'"}\n'
+_SALT_DIGITS: Final = 64
+_PLACE: Final = tuple(f.name for f in fields(Header) if f.name not in ("length", "salt"))
 
 
 class VerifiedUpdate:
@@ -102,27 +121,161 @@ def verify_update(commitment: Commitment, data: Buffer, *, threads: int = 1) -> 
     """
     view = memoryview(data).toreadonly().cast("B")
     # (1) the size: the cheapest difference first
-    if len(view) != commitment.size:
-        _refuse("update-size", commitment, f"has {len(view)} bytes; {commitment.size} were committed.")
+    _check_size(commitment, view)
     # (2) the digest, before a byte is given a meaning
     digest = chunk_root(view, threads=threads)
     if digest != commitment.digest:
         _refuse("update-digest", commitment, f"has the digest {digest}; {commitment.digest} was committed.")
-    # (3) the header: these are the author's bytes, now ask whether they were made for this place
+    # (3, 4) these are the author's bytes, now ask whether they were made for this place
+    return VerifiedUpdate(_SEALED, commitment, view[_check_form(commitment, view) :])
+
+
+def _check_size(commitment: Commitment, view: memoryview) -> None:
+    if len(view) != commitment.size:
+        _refuse("update-size", commitment, f"has {len(view)} bytes; {commitment.size} were committed.")
+
+
+def _check_form(commitment: Commitment, view: memoryview) -> int:
+    """Where the integers begin. Raises EvidenceError: blob-header, update-header, update-length."""
+    # (3) the header
+    start = _expected_header(commitment, view) or _parsed_header(commitment, view)
+    # (4) nothing but the integers behind it
+    if len(view) - start != commitment.elements * ITEM_SIZE[commitment.encoding]:
+        why = f"has {len(view) - start} bytes of integers; {commitment.elements} of {commitment.encoding} are due."
+        _refuse("update-length", commitment, why)
+    return start
+
+
+def _expected_header(commitment: Commitment, view: memoryview) -> int:
+    """The length of the header where it is the one for this place, 0 where it is not.
+
+    There is one form for a header, and its last field, the salt, is the only one that the ledger does not tell: it
+    is compared, which takes a fifth of the time of parsing it.
+    """
+    before = canonical.dumps(_place_of(commitment) | {"salt": ""}).removesuffix(_AFTER_SALT.rstrip())
+    line = bytes(view[: len(before) + _SALT_DIGITS + len(_AFTER_SALT)])
+    salt = line[len(before) : -len(_AFTER_SALT)].decode("ascii", "replace")
+    return len(line) if line.startswith(before) and line.endswith(_AFTER_SALT) and is_digest(salt) else 0
+
+
+def _parsed_header(commitment: Commitment, view: memoryview) -> int:
+    """The length of the header, which is not the one for this place. Raises EvidenceError: blob-header, update-header."""
     header, start = parse_header(view)
     for name, committed in _place_of(commitment).items():
         if (stated := getattr(header, name)) != committed:
             _refuse("update-header", commitment, f"says {name} {stated}; the ledger says {committed}.")
-    # (4) nothing but the integers behind it
-    if len(view) - start != commitment.elements * ITEM_SIZE[header.encoding]:
-        why = f"has {len(view) - start} bytes of integers; {commitment.elements} of {header.encoding} are due."
-        _refuse("update-length", commitment, why)
-    return VerifiedUpdate(_SEALED, commitment, view[start:])
+    return start
+
+
+@dataclass(frozen=True, slots=True)
+class ShardEvidence:
+    """What one reader of a part of an update found: `code` of what is wrong ("" for nothing), and the leaf hashes
+    of the chunks from `first` on that it read. Pickles."""
+
+    member: str
+    code: str
+    first: int
+    hashes: tuple[bytes, ...]
+
+
+class ShardReader:
+    """Reads integers `start` to `stop` of an update that is NOT verified, and hashes every chunk that it takes them from.
+
+    What is made of them is worth nothing until the hashes have been joined with those of the other shards' readers:
+    `judge` says whether the whole is the committed update, `check_shard` whether this reader's part belongs to it.
+    The reader of element 0 judges the header too.
+
+    Raises EvidenceError: update-size where `data` has another size than committed, update-length where that size
+    cannot be one of these integers and a header: the place of the integers follows from the commitment.
+    """
+
+    __slots__ = ("_body", "_code", "_end", "_first", "_item", "_leaves", "_position", "_view", "commitment")
+
+    def __init__(self, commitment: Commitment, data: Buffer, start: int, stop: int) -> None:
+        view = memoryview(data).toreadonly().cast("B")
+        _check_size(commitment, view)
+        self.commitment, self._view, self._code = commitment, view, ""
+        self._item = ITEM_SIZE[commitment.encoding]
+        self._body = len(view) - commitment.elements * self._item
+        if not 0 < self._body <= HEADER_LIMIT:  # the contract refuses such a commitment
+            _refuse("update-length", commitment, f"leaves {self._body} bytes for its header.")
+        self._first = (self._body + start * self._item) // CHUNK if start else 0
+        self._position = self._first * CHUNK
+        last = -(-(self._body + stop * self._item) // CHUNK)
+        self._end, self._leaves = min(last * CHUNK, len(view)), list[bytes]()
+        if start == 0:
+            try:
+                _check_form(commitment, view)
+            except EvidenceError as error:
+                self._code = error.code
+
+    def read(self, start: int, stop: int) -> memoryview:
+        """The bytes of integers `start` to `stop`, hashed before they are given out; shards are read in order."""
+        end = self._body + stop * self._item
+        self._hash_to(end)
+        return self._view[self._body + start * self._item : end]
+
+    def refuse(self, code: str) -> None:
+        """Note what the reader found wrong with the integers; what is wrong with the form goes before."""
+        self._code = self._code or code
+
+    def evidence(self) -> ShardEvidence:
+        """What was found, after the last read."""
+        self._hash_to(self._end)
+        return ShardEvidence(self.commitment.member, self._code, self._first, tuple(self._leaves))
+
+    def _hash_to(self, end: int) -> None:
+        while self._position < end:  # a whole chunk: what lies ahead is still in the cache when it is read
+            stop = min(self._position + CHUNK, self._end)
+            self._leaves += chunk_hashes(self._view[self._position : stop])
+            self._position = stop
+
+
+def shard_cuts(elements: int, shards: int) -> list[int]:
+    """Where to cut a vector into at most `shards` shards of nearly equal size: the cuts, both ends among them."""
+    units = -(-elements // UNIT)
+    return sorted({min(elements, UNIT * (units * i // shards)) for i in range(shards + 1)})
+
+
+def judge(commitment: Commitment, parts: Sequence[ShardEvidence]) -> tuple[str, list[bytes]]:
+    """The verdict on an update from what the readers of all its shards found, and the hashes of all its chunks.
+
+    The verdict is the code that `verify_update` would raise, then what the readers found wrong with the
+    integers; "" where nothing is. Raises ValueError where the shards do not cover the update.
+    """
+    for part in parts:
+        if part.code and not part.hashes:  # it was not even read
+            return part.code, []
+    hashes: list[bytes | None] = [None] * -(-commitment.size // CHUNK)
+    for part in parts:
+        for index, found in enumerate(part.hashes, part.first):
+            if hashes[index] not in (None, found):  # two readers of one chunk had different bytes
+                return "update-digest", []
+            hashes[index] = found
+    whole = [found for found in hashes if found is not None]
+    if len(whole) != len(hashes):
+        raise ValueError("the shards do not cover the update")
+    if root_of(whole) != commitment.digest:
+        return "update-digest", []
+    return next((part.code for part in sorted(parts, key=lambda p: p.first) if part.code), ""), whole
+
+
+def check_shard(commitment: Commitment, own: ShardEvidence, hashes: Sequence[bytes]) -> None:
+    """Check that a reader's chunks belong to the committed update, whose chunks all have these `hashes`.
+
+    With this the process that read the shard has verified it by itself: it need not believe where the other
+    hashes come from. Raises EvidenceError: update-digest, and the code that the reader itself found.
+    """
+    fits = tuple(hashes[own.first : own.first + len(own.hashes)]) == own.hashes
+    if not fits or len(hashes) != -(-commitment.size // CHUNK) or root_of(hashes) != commitment.digest:
+        _refuse("update-digest", commitment, "was not verified: the chunks that were read are not the committed ones.")
+    if own.code:
+        _refuse(own.code, commitment, "was not verified.")
 
 
 def _place_of(commitment: Commitment) -> dict[str, Any]:
     """The header's fields as the ledger has them: all of the Header but the salt, which its author chose."""
-    place = {name: getattr(commitment, name) for name in Header.__slots__ if name not in ("length", "salt")}
+    place = {name: getattr(commitment, name) for name in _PLACE}
     return {**place, "length": commitment.elements}
 
 

@@ -39,10 +39,12 @@ REVOCATIONS = ("left", "credential-revoked", "key-compromised", "misconduct")
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of entry: ``subjects`` must all be there, ``optional`` may; ``large`` ones may take 1 MiB."""
+    """One kind of entry: ``check`` judges its predicate, which has exactly ``fields``; ``subjects`` must all be there,
+    ``optional`` may; ``large`` ones may take 1 MiB."""
 
     name: str
     check: Check
+    fields: tuple[str, ...]
     subjects: tuple[str, ...]
     optional: tuple[str, ...] = ()
     large: bool = False
@@ -52,7 +54,8 @@ def _kind(
     name: str, *subjects: str, fields: Mapping[str, Check], optional: tuple[str, ...] = (), large: bool = False
 ) -> Kind:
     """A kind whose predicate has the author's three fields and ``fields``; the first subjects say where it belongs."""
-    return Kind(name, obj(member=did, did=did, at=seconds, **fields), subjects, optional, large)
+    checks = {"member": did, "did": did, "at": seconds, **fields}
+    return Kind(name, obj(**checks), tuple(checks), subjects, optional, large)
 
 
 def _named(reasons: tuple[str, ...]) -> Check:

@@ -5,8 +5,10 @@ A note is text, an empty line and signature lines. What is read is bounded befor
 is accounted for: base64 must equal its re-encoding, a key id must be the hash of its key.
 """
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from typing import NoReturn
 
@@ -30,6 +32,7 @@ _SIGNATURE_BYTES = 64
 TIME_BYTES = 8
 _DASH = "\u2014 "
 _COSIGNED = "cosignature/v1\n"
+_CONTROL = re.compile(rb"[\x00-\x09\x0b-\x1f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,7 @@ class Cosignature:
     time: int
 
 
+@lru_cache(maxsize=256)  # a ledger asks for its own with every checkpoint that it signs
 def verifier(name: str, public_key: bytes, algorithm: int = ED25519) -> Verifier:
     """Return the verifier of a raw Ed25519 key for notes (1) or cosignatures (4).
 
@@ -203,7 +207,7 @@ def decode_text(data: str | bytes, limit: int, what: str) -> str:
         raise EvidenceError(f"{what}-not-utf8", f"The {what} is not UTF-8.") from error
     if len(raw) > limit:
         _too_large(what, limit)
-    if any(byte < 0x20 and byte != 0x0A for byte in set(raw)):
+    if _CONTROL.search(raw):
         raise EvidenceError(f"{what}-control-character", f"The {what} holds a control character.")
     return text
 

@@ -7,17 +7,20 @@ records, to the bit.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from chaincode.aggregation import RULES, mean_model, state_digest, sum_digest
+from chaincode.aggregation import RULES, own_state, state_digest, step_model
 from chaincode.agreement import agreement_digest, tensor_specs
+from chaincode.blobs import chunk_hashes, root_of
 from chaincode.models import Tensor, model_digest
 from chaincode.optimisers import initial_state, parse_optimiser
-from chaincode.update import vector_length
+from chaincode.shards import shard_cuts
+from chaincode.threads import in_threads
+from chaincode.vector import vector_length
 from identity.errors import EvidenceError
 
 if TYPE_CHECKING:
@@ -67,7 +70,7 @@ def recompute_result(
     if (digest := agreement_digest(agreement)) != committed.agreement:
         message = f"{committed.named()} was committed under agreement {committed.agreement}, not {digest}."
         raise EvidenceError("agreement-digest", message)
-    if (digest := model_digest(base)) != committed.base:
+    if (digest := model_digest(base, threads=threads)) != committed.base:
         message = f"{committed.named()} was committed against base model {committed.base}, not {digest}."
         raise EvidenceError("base-digest", message)
     return finish(agreement, base, total, sum(u.commitment.weight for u in updates), state, threads=threads)
@@ -82,17 +85,13 @@ def sum_updates(
     """
     if rule not in RULES:
         raise EvidenceError("rule-unknown", f"There is no aggregation rule {rule}; there is {', '.join(RULES)}.")
-    length = vector_length(specs)
-    if threads <= 1 or not length:
-        return RULES[rule](updates, specs)
-    total = np.empty(length, np.int64)
-    cuts = [length * i // threads for i in range(threads + 1)]
+    total = np.empty(vector_length(specs), np.int64)
+    cuts = [len(total) * i // max(1, threads) for i in range(max(1, threads) + 1)]
 
-    def shard(i: int) -> None:
-        RULES[rule](updates, specs, cuts[i], cuts[i + 1], out=total[cuts[i] : cuts[i + 1]])
+    def shard(cut: tuple[int, int]) -> None:
+        RULES[rule](updates, specs, *cut, out=total[slice(*cut)])
 
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(shard, range(threads)))
+    in_threads(shard, pairwise(cuts), threads)
     return total
 
 
@@ -116,15 +115,26 @@ def finish(
         raise EvidenceError("sum-length", f"The sum has {total.size} elements; the model has {vector_length(specs)}.")
     if state is not None and (not optimiser.rows or state.shape != (optimiser.rows, len(total))):
         raise EvidenceError("optimiser-state", f"The state is not one of {optimiser.name} for {len(total)} elements.")
-    vector, following = mean_model(to_vector(base, specs), total, weight, specs, optimiser, state=state)
+    vector, following = to_vector(base, specs), own_state(optimiser, state, len(total))
+    cuts = shard_cuts(len(total), threads)
+
+    def shard(cut: tuple[int, int]) -> list[bytes]:
+        """Make a part of the model and of the state, in place; the leaf hashes of that part of the sum."""
+        part, start = slice(*cut), cut[0]
+        step_model(
+            vector[part], total[part], weight, specs, optimiser=optimiser, state=following[:, part], start=start
+        )  # fmt: skip
+        return chunk_hashes(np.ascontiguousarray(total[part], "<i8").view(np.uint8).data)
+
+    leaves = [leaf for part in in_threads(shard, pairwise(cuts), threads) for leaf in part]
     model = to_model(vector, base, specs)
     return Result(
         weight=weight,
-        sum=sum_digest(total, threads=threads),
+        sum=root_of(leaves),
         model=model,
-        model_digest=model_digest(model),
-        state=following,
-        optimiser="" if following is None else state_digest(following, threads=threads),
+        model_digest=model_digest(model, threads=threads),
+        state=following if optimiser.rows else None,
+        optimiser=state_digest(following, threads=threads) if optimiser.rows else "",
     )
 
 
@@ -147,19 +157,23 @@ def load_state(agreement: Mapping[str, Any], data: memoryview) -> Doubles | None
     return state
 
 
-def to_vector(model: Mapping[str, Tensor], specs: Sequence[TensorSpec]) -> Floats:
-    """A model's vector: its tensors of rule "mean" in the agreement's order, flat, in new memory.
+def to_vector(
+    model: Mapping[str, Tensor], specs: Sequence[TensorSpec], start: int = 0, stop: int | None = None
+) -> Floats:
+    """Elements `start` to `stop` of a model's vector: its tensors of rule "mean" in the agreement's order, flat, in new
+    memory.
 
     Raises EvidenceError(model-schema) where the model is not of the agreement's schema.
     """
     _check_schema(model, specs)
-    vector = np.empty(vector_length(specs), np.float32)
-    raw, position = vector.view(np.uint8).data, 0
+    vector = np.empty((vector_length(specs) if stop is None else stop) - start, np.float32)
+    raw, position = vector.view(np.uint8).data, -4 * start
     for spec in specs:
         if spec.rule == "mean":
-            data = model[spec.name].data
-            raw[position : position + len(data)] = data
-            position += len(data)
+            low, position = position, position + len(model[spec.name].data)
+            if position > 0 and low < len(raw):
+                data = model[spec.name].data[max(0, -low) : len(raw) - low]
+                raw[max(0, low) : max(0, low) + len(data)] = data
     return vector
 
 

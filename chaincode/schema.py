@@ -15,7 +15,11 @@ from chaincode.notes import parse_vkey
 from identity.did import public_key_from_did
 from identity.errors import CredentialError, EvidenceError
 
-Check = Callable[[Any, str], None]
+Path = str | tuple["Path", str | int]
+"""Where a value stands: a name, or where its container stands and its field or position in it. Written out on a refusal
+only, for most values are never refused."""
+
+Check = Callable[[Any, Path], None]
 
 MAX_MEMBERS = 10_000
 SECONDS_MAX = 253_402_300_799  # 9999-12-31T23:59:59Z
@@ -26,22 +30,29 @@ _HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u200b\u2028-\u202e\u2060\u2066-\u2069\
 _SPACE = " \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
 
 
-def refuse(path: str, why: str) -> NoReturn:
+def refuse(path: Path, why: str) -> NoReturn:
     """Raise ``EvidenceError("entry-schema")`` for the value at ``path``."""
-    raise EvidenceError("entry-schema", f"{path}: {why}")
+    raise EvidenceError("entry-schema", f"{_written(path)}: {why}")
+
+
+def _written(path: Path) -> str:
+    if isinstance(path, str):
+        return path
+    container, part = path
+    return f"{_written(container)}[{part}]" if isinstance(part, int) else f"{_written(container)}.{part}"
 
 
 def obj(**fields: Check) -> Check:
     """A JSON object with exactly these fields."""
 
-    def check(value: Any, path: str) -> None:
+    def check(value: Any, path: Path) -> None:
         if not isinstance(value, dict):
             refuse(path, "must be an object")
         if value.keys() != fields.keys():
             extra, missing = sorted(value.keys() - fields.keys()), sorted(fields.keys() - value.keys())
             refuse(path, f"unknown fields {extra[:5]}, missing fields {missing[:5]}")
         for name, field in fields.items():
-            field(value[name], f"{path}.{name}")
+            field(value[name], (path, name))
 
     return check
 
@@ -49,11 +60,11 @@ def obj(**fields: Check) -> Check:
 def array(item: Check, *, least: int = 0, most: int = MAX_MEMBERS) -> Check:
     """A JSON array of ``least`` to ``most`` items of one shape."""
 
-    def check(value: Any, path: str) -> None:
+    def check(value: Any, path: Path) -> None:
         if not isinstance(value, list) or not least <= len(value) <= most:
             refuse(path, f"must be an array of {least} to {most} items")
         for position, element in enumerate(value):
-            item(element, f"{path}[{position}]")
+            item(element, (path, position))
 
     return check
 
@@ -61,12 +72,12 @@ def array(item: Check, *, least: int = 0, most: int = MAX_MEMBERS) -> Check:
 def mapping(item: Check, *, most: int) -> Check:
     """A JSON object with free, slug-shaped names and values of one shape."""
 
-    def check(value: Any, path: str) -> None:
+    def check(value: Any, path: Path) -> None:
         if not isinstance(value, dict) or len(value) > most:
             refuse(path, f"must be an object of at most {most} names")
         for name, element in value.items():
-            slug(name, f"{path} name")
-            item(element, f"{path}.{name}")
+            slug(name, (path, "name"))
+            item(element, (path, name))
 
     return check
 
@@ -74,7 +85,7 @@ def mapping(item: Check, *, most: int) -> Check:
 def integer(least: int, most: int) -> Check:
     """An integer between the bounds, both included."""
 
-    def check(value: Any, path: str) -> None:
+    def check(value: Any, path: Path) -> None:
         if type(value) is not int or not least <= value <= most:
             refuse(path, f"must be an integer from {least} to {most}")
 
@@ -84,7 +95,7 @@ def integer(least: int, most: int) -> Check:
 def text(most: int) -> Check:
     """Non-empty text of at most ``most`` characters without control or hidden characters or surrounding space."""
 
-    def check(value: Any, path: str) -> None:
+    def check(value: Any, path: Path) -> None:
         if not isinstance(value, str) or not 0 < len(value) <= most or value != value.strip(_SPACE):
             refuse(path, f"must be text of 1 to {most} characters without surrounding space")
         if _HIDDEN.search(value):
@@ -96,7 +107,7 @@ def text(most: int) -> Check:
 def one_of(*allowed: str) -> Check:
     """One of the listed words: a closed vocabulary."""
 
-    def check(value: Any, path: str) -> None:
+    def check(value: Any, path: Path) -> None:
         if not isinstance(value, str) or value not in allowed:
             refuse(path, f"must be one of {', '.join(allowed)}")
 
@@ -106,7 +117,7 @@ def one_of(*allowed: str) -> Check:
 def nullable(inner: Check) -> Check:
     """The inner shape, or null."""
 
-    def check(value: Any, path: str) -> None:
+    def check(value: Any, path: Path) -> None:
         if value is not None:
             inner(value, path)
 
@@ -117,14 +128,14 @@ def pattern(expression: str, what: str) -> Check:
     """Text that matches the whole expression."""
     compiled = re.compile(expression)
 
-    def check(value: Any, path: str) -> None:
+    def check(value: Any, path: Path) -> None:
         if not isinstance(value, str) or compiled.fullmatch(value) is None:
             refuse(path, f"must be {what}")
 
     return check
 
 
-def did(value: Any, path: str) -> None:
+def did(value: Any, path: Path) -> None:
     """A did:key of a sound Ed25519 key."""
     if not isinstance(value, str):
         refuse(path, "must be a did:key")
@@ -140,7 +151,7 @@ def vkey(algorithm: int) -> Check:
         r"[!-*,-~]{1,128}\+[0-9a-f]{8}\+[A-Za-z0-9+/]{44}", f"a verifier key (NAME+ID+KEY) of type {algorithm}"
     )
 
-    def check(value: Any, path: str) -> None:
+    def check(value: Any, path: Path) -> None:
         shape(value, path)
         try:
             parsed = parse_vkey(value)
@@ -155,7 +166,7 @@ def vkey(algorithm: int) -> Check:
 def ascending(inner: Check, key: str | None = None) -> Check:
     """An array in strictly ascending order (by one field, if named): distinct items, and one encoding per list."""
 
-    def check(value: Any, path: str) -> None:
+    def check(value: Any, path: Path) -> None:
         inner(value, path)
         names = value if key is None else [item[key] for item in value]
         if any(a >= b for a, b in pairwise(names)):
@@ -169,7 +180,7 @@ def distinct_dids(*, least: int = 0, most: int = MAX_MEMBERS) -> Check:
     return ascending(array(did, least=least, most=most))
 
 
-def boolean(value: Any, path: str) -> None:
+def boolean(value: Any, path: Path) -> None:
     """true or false."""
     if not isinstance(value, bool):
         refuse(path, "must be true or false")

@@ -5,13 +5,11 @@ One fact, one writer at a time: a commitment writes its own seat and nothing tha
 A value is stored as canonical JSON, so that every host holds the same bytes.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from functools import lru_cache
-from typing import Any, TypeVar, get_origin, get_type_hints
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
-from identity import canonical
-from identity.errors import EvidenceError
+from chaincode.values import Codec
 
 FEDERATION = "federation"
 
@@ -223,7 +221,7 @@ Value = TypeVar("Value")
 
 def encode(value: Any) -> bytes:
     """A state value's canonical bytes."""
-    return canonical.dumps({f.name: getattr(value, f.name) for f in fields(value)})
+    return _CODECS[type(value)].encode(value)
 
 
 def decode(cls: type[Value], data: bytes) -> Value:
@@ -232,26 +230,12 @@ def decode(cls: type[Value], data: bytes) -> Value:
     Raises:
         EvidenceError: ``state-malformed`` for bytes that are not such a value.
     """
-    kind: Any = cls
-    value: Value = _decode(kind, data)
+    value: Value = _CODECS[cls].decode(data)
     return value
 
 
-@lru_cache(maxsize=4096)
-def _decode(cls: type[Any], data: bytes) -> Any:
-    """Values are immutable, so those that every entry reads are parsed once."""
-    value = canonical.loads(data, limit=1 << 20)
-    if isinstance(value, dict):
-        value = {name: tuple(item) if type(item) is list else item for name, item in value.items()}
-    if not isinstance(value, dict) or {name: type(item) for name, item in value.items()} != _TYPES[cls]:
-        raise EvidenceError("state-malformed", f"A stored {cls.__name__} has not the fields of one.")
-    return cls(**value)
-
-
 _CLASSES = (Present, Federation, Member, DidOwner, Terms, Party, Head, Seat, Result, Release, Attestation)
-_TYPES: dict[type, dict[str, type]] = {
-    cls: {name: get_origin(hint) or hint for name, hint in get_type_hints(cls).items()} for cls in _CLASSES
-}
+_CODECS: dict[type[Any], Codec] = {cls: Codec(cls) for cls in _CLASSES}
 
 
 class View:
@@ -266,10 +250,16 @@ class View:
     def get(self, cls: type[Value], key: str) -> Value | None:
         """The value under ``key``, None where there is none."""
         data = self._values[key]
-        return None if data is None else decode(cls, data)
+        return None if data is None else _CODECS[cls].decode(data)
 
     def put(self, key: str, value: Any) -> None:
         """Write a value; it must be among the keys that the entry declared."""
-        if key not in self._values:
-            raise KeyError(key)
-        self.writes[key] = encode(value)
+        self.put_each((key,), value)
+
+    def put_each(self, keys: Iterable[str], value: Any) -> None:
+        """Write the same value under several keys, each of them declared."""
+        data = _CODECS[type(value)].encode(value)
+        for key in keys:
+            if key not in self._values:
+                raise KeyError(key)
+            self.writes[key] = data

@@ -19,93 +19,43 @@ it loses is below 2**-125, far less than half a unit in the last place of any d 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from chaincode.agreement import MAX_VALUE_BITS
-from chaincode.blobs import ITEM_SIZE, ChunkHasher, format_header
+from chaincode.blobs import ChunkHasher, format_header
 from chaincode.files import replacing
+from chaincode.vector import (
+    DTYPES,
+    SLICE,
+    BodyReader,
+    Run,
+    out_of_range,
+    refuse_range,
+    runs,
+    slice_buffer,
+    slices,
+    tensor_at,
+    vector_length,
+)
 from identity.errors import EvidenceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from numpy.typing import NDArray
     from typing_extensions import Buffer
 
     from chaincode.agreement import TensorSpec
     from chaincode.blobs import Header
+    from chaincode.vector import Floats, Integers
 
-    Floats = NDArray[np.float32]
-    Integers = NDArray[np.int32] | NDArray[np.int64]
+__all__ = [
+    "DTYPES", "SLICE", "check_range", "encode", "encode_blob", "encode_tensors", "encode_to", "runs", "slices", "tensor_at",
+    "vector_length",
+]  # fmt: skip
 
-DTYPES: Final[dict[str, np.dtype[Any]]] = {"int32": np.dtype("<i4"), "int64": np.dtype("<i8")}
-SLICE: Final = 1 << 16  # elements worked on at a time: they stay in the cache, and calls are few enough for threads
-_MAX_FRACTION_BITS: Final = 60  # 2**f, and with c + f <= 52 and c + f >= 0 also 2**c, is a normal binary32 number
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Neighbouring elements `start` to `stop` of the vector with one clip and one scale."""
-
-    start: int
-    stop: int
-    clip_exponent: int
-    fraction_bits: int
-
-    @property
-    def bound(self) -> int:
-        """The largest absolute value of an encoded element."""
-        return 1 << (self.clip_exponent + self.fraction_bits)
-
-
-def vector_length(specs: Sequence[TensorSpec]) -> int:
-    """The number of elements in the vector: those of the tensors whose rule is "mean"."""
-    return sum(spec.elements for spec in specs if spec.rule == "mean")
-
-
-def runs(specs: Sequence[TensorSpec], encoding: str) -> list[Run]:
-    """The vector as maximal runs of one clip and scale; empty tensors take no place in it.
-
-    Raises EvidenceError(update-scale) where clip and fraction bits do not fit the encoding (an agreement that
-    the contract has checked fits).
-    """
-    found: list[Run] = []
-    position = 0
-    for spec in specs:
-        if spec.rule != "mean" or spec.elements == 0:
-            continue
-        bits = spec.clip_exponent + spec.fraction_bits
-        if not 0 <= bits <= MAX_VALUE_BITS[encoding] or not 0 <= spec.fraction_bits <= _MAX_FRACTION_BITS:
-            message = f"Tensor {spec.name}: clip 2^{spec.clip_exponent} and {spec.fraction_bits} fraction bits"
-            raise EvidenceError("update-scale", f"{message} do not fit {encoding}.")
-        start, position = position, position + spec.elements
-        scale = (spec.clip_exponent, spec.fraction_bits)
-        if found and (found[-1].clip_exponent, found[-1].fraction_bits) == scale:
-            start = found.pop().start
-        found.append(Run(start, position, *scale))
-    return found
-
-
-def slices(parts: Sequence[Run], start: int, stop: int) -> Iterator[Run]:
-    """Elements `start` to `stop` of the vector, cut into pieces of at most SLICE elements and one run each."""
-    for part in parts:
-        low, high = max(part.start, start), min(part.stop, stop)
-        for first in range(low, high, SLICE):
-            yield Run(first, min(first + SLICE, high), part.clip_exponent, part.fraction_bits)
-
-
-def tensor_at(specs: Sequence[TensorSpec], index: int) -> TensorSpec:
-    """The tensor that element `index` of the vector belongs to. Raises IndexError beyond the vector."""
-    for spec in specs:
-        if spec.rule == "mean":
-            if index < spec.elements:
-                return spec
-            index -= spec.elements
-    raise IndexError("beyond the vector")
+_Source = tuple["Floats", "Floats | None", Run]  # some neighbouring elements of the vectors, flat
 
 
 def encode(new: Floats, base: Floats | None, specs: Sequence[TensorSpec], encoding: str) -> Integers:
@@ -117,10 +67,10 @@ def encode(new: Floats, base: Floats | None, specs: Sequence[TensorSpec], encodi
     Raises EvidenceError: update-not-finite naming the tensor, update-scale; ValueError for other vectors.
     """
     out = np.empty(vector_length(specs), DTYPES[encoding])
-    kernel = _Kernel(new, base, specs)
-    with np.errstate(all="ignore"):  # an overflow or a NaN is refused by name, not warned about
-        for piece in slices(runs(specs, encoding), 0, len(out)):
-            kernel(piece, out[piece.start : piece.stop])
+    position = 0
+    for integers in _integers(_of_vectors(new, base, specs, encoding), specs, slice_buffer(encoding, len(out))):
+        out[position : position + len(integers)] = integers
+        position += len(integers)
     return out
 
 
@@ -135,28 +85,27 @@ def encode_to(
 
     `new` and `base` as for `encode`; the encoding is the header's; the size is in bytes. `write` gets the pieces in
     order (a file's write, a bytearray's extend) and must be done with one when it returns: its memory is used
-    again. Beyond the two vectors this needs two slices of memory.
+    again. Beyond the two vectors this needs two slices of memory, or a few chunks where they are hashed together.
 
     Raises EvidenceError: update-not-finite naming the tensor, update-scale, and update-length where the header
     states another number of elements; ValueError for other vectors.
     """
-    length = vector_length(specs)
-    if header.length != length:
-        raise EvidenceError("update-length", f"The header states {header.length} elements; the model has {length}.")
-    parts = runs(specs, header.encoding)
-    kernel, hasher = _Kernel(new, base, specs), ChunkHasher()
-    buffer = slice_buffer(header.encoding, length)
-    raw = buffer.view(np.uint8).data
-    line = memoryview(format_header(header))
-    hasher.update(line)
-    write(line)
-    with np.errstate(all="ignore"):
-        for piece in slices(parts, 0, length):
-            integers = buffer[: piece.stop - piece.start]
-            kernel(piece, integers)
-            hasher.update(raw[: integers.nbytes])
-            write(raw[: integers.nbytes])
-    return hasher.digest(), hasher.size
+    return _blob(header, _of_vectors(new, base, specs, header.encoding), specs, write)
+
+
+def encode_tensors(
+    header: Header,
+    new: Sequence[Floats],
+    base: Sequence[Floats],
+    specs: Sequence[TensorSpec],
+    write: Callable[[memoryview], object],
+) -> tuple[str, int]:
+    """As `encode_to`, from the tensors themselves: neither vector nor their difference is ever put together.
+
+    `new` and `base` are the tensors of rule "mean" of the trained and of the base model in the agreement's order,
+    contiguous (C order) float32 of the agreement's shapes or flat.
+    """
+    return _blob(header, _of_tensors(new, base, specs, header.encoding), specs, write)
 
 
 def encode_blob(
@@ -171,38 +120,90 @@ def encode_blob(
         return encode_to(header, new, base, specs, file.write)
 
 
+def _of_vectors(new: Floats, base: Floats | None, specs: Sequence[TensorSpec], encoding: str) -> list[_Source]:
+    length = vector_length(specs)
+    for vector in (new,) if base is None else (new, base):
+        if vector.shape != (length,) or vector.dtype != np.float32 or not vector.flags.c_contiguous:
+            raise ValueError(f"expected a flat, contiguous float32 vector of {length} elements")
+    return [(new[r.start : r.stop], None if base is None else base[r.start : r.stop], r) for r in runs(specs, encoding)]
+
+
+def _of_tensors(
+    new: Sequence[Floats], base: Sequence[Floats], specs: Sequence[TensorSpec], encoding: str
+) -> list[_Source]:
+    runs(specs, encoding)  # checks every scale
+    sources: list[_Source] = []
+    position = 0
+    for spec, one, other in zip((s for s in specs if s.rule == "mean"), new, base, strict=True):
+        for array in (one, other):
+            fits = array.shape in (spec.shape, (spec.elements,))
+            if not fits or array.dtype != np.float32 or not array.flags.c_contiguous:
+                raise ValueError(f"tensor {spec.name} must be contiguous float32 of shape {list(spec.shape)}")
+        part = Run(position, position + spec.elements, spec.clip_exponent, spec.fraction_bits)
+        sources.append((one.reshape(-1), other.reshape(-1), part))
+        position = part.stop
+    return sources
+
+
+def _blob(
+    header: Header, sources: Sequence[_Source], specs: Sequence[TensorSpec], write: Callable[[memoryview], object]
+) -> tuple[str, int]:
+    """The header's line and the sources' integers to `write`, hashed while they are in the cache."""
+    length = vector_length(specs)
+    if header.length != length:
+        raise EvidenceError("update-length", f"The header states {header.length} elements; the model has {length}.")
+    hasher = ChunkHasher()
+    line = memoryview(format_header(header))
+    hasher.update(line)
+    write(line)
+    for integers in _integers(sources, specs, slice_buffer(header.encoding, length)):
+        raw = integers.view(np.uint8).data
+        hasher.update(raw)
+        write(raw)
+    return hasher.digest(), hasher.size
+
+
+def _integers(sources: Sequence[_Source], specs: Sequence[TensorSpec], buffer: Integers) -> Iterator[Integers]:
+    """The sources' integers in order: the buffer, as often as it is full, and what is left at the end."""
+    kernel, filled = _Kernel(specs, len(buffer)), 0
+    for new, base, part in sources:
+        position = 0
+        while position < len(new):
+            stop = min(position + len(buffer) - filled, len(new))
+            cut, end = slice(position, stop), filled + stop - position
+            kernel(new[cut], None if base is None else base[cut], part, part.start + position, buffer[filled:end])
+            position, filled = stop, end
+            if filled == len(buffer):
+                yield buffer
+                filled = 0
+    if filled:
+        yield buffer[:filled]
+
+
 class _Kernel:
     """Encodes one slice after the other into integers, in one reused buffer."""
 
-    def __init__(self, new: Floats, base: Floats | None, specs: Sequence[TensorSpec]) -> None:
-        length = vector_length(specs)
-        for vector in (new,) if base is None else (new, base):
-            if vector.shape != (length,) or vector.dtype != np.float32 or not vector.flags.c_contiguous:
-                raise ValueError(f"expected a flat, contiguous float32 vector of {length} elements")
-        self._new, self._base, self._specs = new, base, specs
-        self._delta = np.empty(min(SLICE, length), np.float32)
+    def __init__(self, specs: Sequence[TensorSpec], size: int) -> None:
+        self._specs, self._delta = specs, np.empty(size, np.float32)
 
-    def __call__(self, piece: Run, out: Integers) -> None:
-        """Encode the elements of `piece` into `out`. Numbers are those of the module's steps."""
-        low, high = piece.start, piece.stop
-        clip, scale = np.float32(2.0**piece.clip_exponent), np.float32(2.0**piece.fraction_bits)
-        delta = source = self._delta[: high - low]
-        if self._base is None:
-            source = self._new[low:high]
-        else:
-            np.subtract(self._new[low:high], self._base[low:high], out=delta)  # (1)
-        # (1, 3) Two reductions that NaN survives tell both at once: mostly there is nothing to refuse or to clip.
-        if not (np.minimum.reduce(source) >= -clip and np.maximum.reduce(source) <= clip):
-            self._refuse_not_finite(source, low)
-            source = np.clip(source, -clip, clip, out=delta)
-        np.multiply(source, scale, out=delta)  # (4)
-        np.rint(delta, out=delta)  # (5)
-        np.copyto(out, delta, casting="unsafe")
+    def __call__(self, new: Floats, base: Floats | None, part: Run, start: int, out: Integers) -> None:
+        """Encode a slice that begins at element `start` of the vector. Numbers are those of the module's steps."""
+        clip, scale = np.float32(2.0**part.clip_exponent), np.float32(2.0**part.fraction_bits)
+        delta = self._delta[: len(new)]
+        with np.errstate(all="ignore"):  # an overflow or a NaN is refused by name, not warned about
+            source = new if base is None else np.subtract(new, base, out=delta)  # (1)
+            # (1, 3) Two reductions that NaN survives tell both at once: mostly there is nothing to refuse or to clip.
+            if not (np.minimum.reduce(source) >= -clip and np.maximum.reduce(source) <= clip):
+                self._refuse_not_finite(source, start)
+                source = np.clip(source, -clip, clip, out=delta)
+            np.multiply(source, scale, out=delta)  # (4)
+            np.rint(delta, out=delta)  # (5)
+            np.copyto(out, delta, casting="unsafe")
 
-    def _refuse_not_finite(self, source: Floats, low: int) -> None:
+    def _refuse_not_finite(self, source: Floats, start: int) -> None:
         finite = np.isfinite(source)
         if not finite.all():
-            index = low + int(np.argmin(finite))
+            index = start + int(np.argmin(finite))
             name = tensor_at(self._specs, index).name
             message = f"The update of tensor {name} holds NaN or infinity (element {index} of the vector)."
             raise EvidenceError("update-not-finite", message, next="lower the learning rate, or check the data")
@@ -220,48 +221,3 @@ def check_range(body: Buffer, specs: Sequence[TensorSpec], encoding: str) -> Non
         values = reader.read(piece.start, piece.stop)
         if out_of_range(values, piece.bound):
             refuse_range("The update", values, piece, specs)
-
-
-class BodyReader:
-    """Reads slices of an update's integers into an aligned, reused buffer.
-
-    A body follows a header line of any length, so its integers lie at odd addresses; arithmetic on those is
-    several times slower than this copy into the cache.
-    """
-
-    def __init__(self, body: Buffer, encoding: str, length: int, buffer: Integers) -> None:
-        """Read into `buffer`, made by `slice_buffer`; readers that take turns may share one.
-
-        Raises EvidenceError(update-length) where the body does not hold exactly `length` integers.
-        """
-        self._bytes = np.frombuffer(memoryview(body).cast("B"), np.uint8)
-        self._item = ITEM_SIZE[encoding]
-        if len(self._bytes) != length * self._item:
-            message = f"An update holds {len(self._bytes)} bytes; the model has {length} elements of {encoding}."
-            raise EvidenceError("update-length", message)
-        self._buffer, self._raw = buffer, buffer.view(np.uint8)
-
-    def read(self, start: int, stop: int) -> Integers:
-        """Integers `start` to `stop`, at most SLICE; valid until the buffer's next use."""
-        source = self._bytes[start * self._item : stop * self._item]
-        np.copyto(self._raw[: len(source)], source)
-        return self._buffer[: stop - start]
-
-
-def slice_buffer(encoding: str, length: int) -> Integers:
-    """A buffer for any slice of a vector of `length` integers."""
-    return np.empty(min(SLICE, length), DTYPES[encoding])
-
-
-def out_of_range(values: Integers, bound: int) -> bool:
-    """Whether an integer lies beyond +-bound."""
-    return bool(np.minimum.reduce(values) < -bound or np.maximum.reduce(values) > bound)
-
-
-def refuse_range(what: str, values: Integers, piece: Run, specs: Sequence[TensorSpec]) -> NoReturn:
-    """Raise EvidenceError(update-beyond-clip) for the first integer of a slice beyond its bound."""
-    beyond = (values < -piece.bound) | (values > piece.bound)
-    index = piece.start + int(np.argmax(beyond))
-    value = int(values[index - piece.start])
-    message = f"{what} holds {value} in tensor {tensor_at(specs, index).name}, beyond +-{piece.bound}"
-    raise EvidenceError("update-beyond-clip", f"{message} (element {index} of the vector).")

@@ -23,8 +23,9 @@ from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined] 
 from ray.exceptions import GetTimeoutError, RayError
 from ray.job_config import JobConfig
 
-from coordinator.dispatch import DIED, LATE, Call, Dispatch, Reference, Slot, error_line
+from coordinator.dispatch import Dispatch
 from coordinator.jobs import ClusterSettings
+from coordinator.pool import DIED, LATE, Call, Reference, Slot, error_line
 from coordinator.processes import available_cores, end_orphans, make_folder, record_processes
 from identity.errors import Error, Unavailable, UsageError
 

@@ -6,14 +6,19 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from chaincode.evidence import Commitment
+from chaincode.packs import Place
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: it goes to another process
 class Delivery:
-    """Bytes that a site delivered after the seal: the ledger's commitment, and the file to check against it."""
+    """Bytes that a site delivered after the seal: the ledger's commitment, and where what is checked against it lies."""
 
     commitment: Commitment
-    path: str
+    place: Place
+
+
+UNKNOWN_BYTES = frozenset({"update-missing", "update-size", "update-digest"})
+"""Verdicts on bytes that are not what was committed to; all others are the author's, and kept as evidence."""
 
 
 class PartialSum(Protocol):
@@ -25,6 +30,10 @@ class PartialSum(Protocol):
 
     @property
     def verdicts(self) -> Mapping[str, str]: ...
+    @property
+    def outcome(self) -> "Outcome | None":
+        """What finishing this sum alone gives, where that has been done already."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +63,13 @@ class Outcome:
 class Aggregator(Protocol):
     """Verifies and sums committed updates; the only code of a round that touches their values."""
 
-    def sum(self, deliveries: Sequence[Delivery]) -> PartialSum:
-        """Check each delivery against its commitment and sum those that pass."""
+    def sum(self, deliveries: Sequence[Delivery], order: "FinishOrder | None" = None) -> PartialSum:
+        """Check each delivery against its commitment and sum those that pass. Verified bytes that lie in packs are in
+        the run's blob store when this returns; those in files of their own are the caller's to move there.
+
+        ``order`` is what ``finish`` will be asked for if all of them pass, where that is known: a small round may be
+        finished at once.
+        """
         ...
 
     def finish(self, order: FinishOrder, sums: Sequence[PartialSum]) -> Outcome:
@@ -72,8 +86,8 @@ class Sites(Protocol):
         at the latest at the UTC second ``until``. What they did is on the ledger."""
         ...
 
-    def deliver(self, agreement: str, members: Sequence[str]) -> Mapping[str, str]:
-        """The files of what these members deliver of the sealed round; a silent one is missing."""
+    def deliver(self, agreement: str, members: Sequence[str]) -> Mapping[str, Place]:
+        """Where the bytes are of what these members deliver of the sealed round; a silent one is missing."""
         ...
 
     def attest(self, agreement: str, round_: int, needed: int) -> Sequence[str]:

@@ -10,7 +10,7 @@ is killed at any instant and started again reads it and goes on (DESIGN section 
      +---------------------------------------------------------------------------------------------+
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from chaincode.author import Author, submit
@@ -19,7 +19,8 @@ from chaincode.evidence import Commitment
 from chaincode.ledgers import Ledger
 from chaincode.rules.common import absence
 from chaincode.state import Seat
-from coordinator.ports import Aggregator, Delivery, FinishOrder, Sites
+from chaincode.writeback import forget
+from coordinator.ports import UNKNOWN_BYTES, Aggregator, Delivery, FinishOrder, Sites
 from coordinator.steps import (
     Abort,
     Clock,
@@ -110,7 +111,7 @@ def _omission(verdict: str | None) -> str:
     """The ledger's reason for a verdict of ``verify_update``."""
     if verdict in {None, "update-missing"}:
         return "not-delivered"
-    return "digest-mismatch" if verdict in {"update-digest", "update-size"} else "invalid-update"
+    return "digest-mismatch" if verdict in UNKNOWN_BYTES else "invalid-update"
 
 
 class Driver:
@@ -132,7 +133,7 @@ class Driver:
         """
         since, again = self._clock.now(), 0
         while True:
-            view = read_round(self._ledger, self._digest, self._agreement["parties"])
+            view = read_round(self._ledger, self._digest, self._agreement["parties"], acting=True)
             step = next_step(view, self._gathered, self._clock.now(), since)
             if isinstance(step, Finished):
                 return view
@@ -190,19 +191,21 @@ class Driver:
         gathered.retried = bool(gathered.collected)
         gathered.collected |= frozenset(step.members)
         commitments = {m: self._commitment(view, m) for m in step.members}
-        kept = {m: str(self._blobs.path(c.digest)) for m, c in commitments.items() if self._blobs.has(c.digest)}
-        paths = {**self._sites.deliver(self._digest, [m for m in step.members if m not in kept]), **kept}
-        deliveries = [Delivery(commitments[m], paths[m]) for m in sorted(paths)]
+        stored = self._blobs.find([c.digest for c in commitments.values()])
+        kept = {m: stored[c.digest] for m, c in commitments.items() if c.digest in stored}
+        places = {**self._sites.deliver(self._digest, [m for m in step.members if m not in kept]), **kept}
+        deliveries = [Delivery(commitments[m], places[m]) for m in sorted(places)]
         if not deliveries:
             return
-        partial = self._aggregator.sum(deliveries)
+        everybody = not gathered.sums and len(places) == len(step.members)
+        partial = self._aggregator.sum(deliveries, self._order(view, places) if everybody else None)
         gathered.sums.append(partial)
         news = {m: verdict for m, verdict in partial.verdicts.items() if gathered.verdicts.get(m) != verdict}
         gathered.verdicts.update(partial.verdicts)
-        for delivery in deliveries:
-            verdict = partial.verdicts[delivery.commitment.member]
-            if delivery.commitment.member not in kept and (not verdict or _omission(verdict) == "invalid-update"):
-                self._blobs.adopt(delivery.path, delivery.commitment.digest)
+        files = {m: place.path for m, place in places.items() if place.size < 0 and m not in kept}
+        genuine = [m for m in files if partial.verdicts[m] not in UNKNOWN_BYTES]
+        self._blobs.adopt_all([(files[m], commitments[m].digest) for m in genuine])
+        gathered.adopted += [self._blobs.path(commitments[m].digest) for m in genuine]
         for member, verdict in sorted(news.items()):
             self._tell("delivered", view, member=member, verdict=verdict)
 
@@ -217,19 +220,24 @@ class Driver:
             encoding=self._agreement["model"]["encoding"], elements=view.terms.elements,
         )  # fmt: skip
 
-    def _record(self, step: Record, view: RoundView) -> None:
+    def _order(self, view: RoundView, included: Iterable[str]) -> FinishOrder:
+        """What makes the model of the present round from the updates of these members."""
         head = view.head
-        examples = sum(seat.examples for m in step.included if isinstance(seat := view.seats[m], Seat))
-        outcome = self._aggregator.finish(
-            FinishOrder(self._agreement, head.round, head.base, head.optimiser, examples), self._gathered.sums
-        )
+        examples = sum(seat.examples for m in included if isinstance(seat := view.seats[m], Seat))
+        return FinishOrder(self._agreement, head.round, head.base, head.optimiser, examples)
+
+    def _record(self, step: Record, view: RoundView) -> None:
+        order, sums = self._order(view, step.included), self._gathered.sums
+        outcome = (len(sums) == 1 and sums[0].outcome) or self._aggregator.finish(order, sums)
         subjects = {"sum": outcome.sum, "model": outcome.model}
         if outcome.optimiser:
             subjects["optimiser-state"] = outcome.optimiser
         if outcome.evaluation:
             subjects["evaluation-set"] = outcome.evaluation
-        body = {"included": list(step.included), "omitted": _named(step.omitted), "examples": examples}
+        body = {"included": list(step.included), "omitted": _named(step.omitted), "examples": order.weight}
         self._write("record", view, {**body, "metrics": dict(outcome.metrics)}, subjects)
+        for path in self._gathered.adopted:
+            forget(path)
         self._settle(view)
 
     def _settle(self, view: RoundView) -> None:

@@ -3,6 +3,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from coordinator.ports import PartialSum
@@ -89,6 +90,7 @@ class Gathered:
     retried: bool = False
     verdicts: dict[str, str] = field(default_factory=dict)
     sums: list[PartialSum] = field(default_factory=list)
+    adopted: list[Path] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

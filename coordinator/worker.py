@@ -6,36 +6,36 @@ another process.
 """
 
 import os
-import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chaincode.aggregation import add, weighted_sum
-from chaincode.agreement import tensor_specs
-from chaincode.blobs import BlobStore, chunk_root
-from chaincode.evidence import VerifiedUpdate, verify_update
+from chaincode.aggregation import add, own_state, step_model
+from chaincode.agreement import TensorSpec, tensor_specs
+from chaincode.blobs import BlobStore
+from chaincode.chunks import chunk_root, root_of
+from chaincode.evidence import ShardEvidence
 from chaincode.files import mapped
 from chaincode.models import model_digest, read_safetensors, write_safetensors
-from chaincode.recompute import Result, finish, load_state
-from chaincode.update import check_range
+from chaincode.optimisers import parse_optimiser
+from chaincode.recompute import Result, finish, load_state, to_model, to_vector
+from chaincode.vector import vector_length
 from coordinator.jobs import ClusterSettings, TaskInfo
 from coordinator.ports import Delivery, FinishOrder, Outcome
 from coordinator.processes import available_cores
+from coordinator.summing import Cut, Hashes, Summing, Sums
 from identity.errors import Error, EvidenceError
 from participant.ports import TrainFailure, TrainOrder, TrainResult
 from participant.tasks import load_task
-from participant.train import Arrays, LocalTrainer, to_arrays, to_tensors
+from participant.train import LocalTrainer
+from participant.values import Arrays, to_arrays, to_tensors
 
 Answer = TrainResult | TrainFailure
-Sums = NDArray[np.int64]
-
-OPEN_FILES = 256
-"""So many updates are open at a time: a process may not open as many files as there are sites."""
+Floats = NDArray[np.float32]
 
 SLICE_SECONDS = 0.25
 """After this long a worker answers with what it has: progress is seen, and a lost worker takes little with it."""
@@ -49,8 +49,10 @@ class Worker:
         self._task = load_task(settings.task)
         self._trainer = LocalTrainer(self._task, settings.sites, settings.seed)
         self._models, self._blobs = Path(settings.models), BlobStore(settings.blobs)
+        self._summing = Summing(self._trainer.specs, self._blobs)
         self._evaluation: str | None = None
         self._loaded: tuple[str, Arrays] = "", {}
+        self._vector = np.empty(0, np.float32)  # the assembled model's; new memory would cost more than filling it
         self._trainer.warm_up()
 
     def hello(self) -> tuple[str, int]:
@@ -96,68 +98,60 @@ class Worker:
 
         ``base`` is None where nobody has it at hand. Raises EvidenceError as ``load``.
         """
-        base = self._base(base, orders[0].header.base)
-        answers: list[Answer] = []
-        until = time.monotonic() + SLICE_SECONDS
-        for order in orders:
-            answers.append(self._trainer.carry_out(base, order))
-            if time.monotonic() >= until:
-                break
-        return answers
+        return self._trainer.carry_out(self._base(base, orders[0].header.base), orders, SLICE_SECONDS)
 
     def train_alone(self, site: str, rounds: int) -> dict[str, str]:
         """A baseline: see ``LocalTrainer.train_alone``. Raises UsageError."""
         return self._trainer.train_alone(site, rounds)
 
     def sum(self, deliveries: Sequence[Delivery]) -> tuple[dict[str, str], Sums | None]:
-        """A verdict per member ("" or an EvidenceError's code), and the weighted sum of those that pass, if any do."""
-        verdicts: dict[str, str] = {}
-        total: Sums | None = None
-        for first in range(0, len(deliveries), OPEN_FILES):
-            part = self._sum_some(deliveries[first : first + OPEN_FILES], verdicts)
-            if part is not None:
-                total = part if total is None else add([total, part])
-        return verdicts, total
+        """See ``Summing.sum``."""
+        return self._summing.sum(deliveries)
 
-    def _sum_some(self, deliveries: Sequence[Delivery], verdicts: dict[str, str]) -> Sums | None:
-        """The sum of as many deliveries as may be open at a time; adds their verdicts."""
-        updates: list[VerifiedUpdate] = []
-        with ExitStack() as stack:
-            for delivery in deliveries:
-                try:
-                    data = stack.enter_context(mapped(self._delivered(delivery)))
-                    updates.append(verify_update(delivery.commitment, data))
-                    verdicts[delivery.commitment.member] = ""
-                except EvidenceError as error:
-                    # A link or a folder is no bytes: nothing was delivered that could be judged, or kept.
-                    verdicts[delivery.commitment.member] = (
-                        "update-missing" if error.code == "file-not-regular" else error.code
-                    )
-                except OSError:
-                    verdicts[delivery.commitment.member] = "update-missing"
-            return self._sum_in_range(updates, verdicts) if updates else None
+    def aggregate(
+        self, deliveries: Sequence[Delivery], order: FinishOrder, base: Arrays | None
+    ) -> tuple[tuple[dict[str, str], Outcome | None], Sums | None, Arrays | None]:
+        """``sum``, and where every delivery passes, ``finish`` of it. Raises as both."""
+        verdicts, total = self.sum(deliveries)
+        if total is None or any(verdicts.values()):
+            return (verdicts, None), total, None
+        outcome, arrays = self.finish(order, base, total)
+        return (verdicts, outcome), total, arrays
 
-    def _delivered(self, delivery: Delivery) -> Path:
-        """The delivered file, or the blob that it has become: a sum may be asked for again after it was kept."""
-        path = Path(delivery.path)
-        return path if path.exists() else self._blobs.path(delivery.commitment.digest)
+    def sum_shard(self, deliveries: Sequence[Delivery], cut: Cut) -> list[ShardEvidence]:
+        """See ``Summing.sum_shard``."""
+        return self._summing.sum_shard(deliveries, cut)
 
-    def _sum_in_range(self, updates: Sequence[VerifiedUpdate], verdicts: dict[str, str]) -> Sums | None:
-        """The sum; one update with a value beyond its clip makes every one be looked at alone."""
-        specs = self._trainer.specs
-        try:
-            return weighted_sum(updates, specs)
-        except EvidenceError:
-            good = []
-            for update in updates:
-                try:
-                    check_range(update.body, specs, update.commitment.encoding)
-                    good.append(update)
-                except EvidenceError as error:
-                    verdicts[update.commitment.member] = error.code
-            if len(good) == len(updates):
-                raise
-            return weighted_sum(good, specs) if good else None
+    def finish_shard(
+        self, order: FinishOrder, base: Arrays | None, deliveries: Sequence[Delivery], cut: Cut, hashes: Hashes
+    ) -> tuple[tuple[bytes, ...], Sums | Floats]:
+        """A shard of the sum that has been confirmed: the leaf hashes of its chunks, and what ``assemble`` needs of it,
+        which is the shard of the new model, or of the sum where the optimiser has a state.
+
+        Raises EvidenceError: ``load`` and ``Summing.confirm``, ``model-not-finite``.
+        """
+        sums, leaves = self._summing.confirm(deliveries, cut, hashes)
+        terms = order.agreement["aggregation"]
+        optimiser = parse_optimiser(terms["optimiser"], terms["parameters"])
+        if optimiser.rows:
+            return leaves, sums
+        specs, state = self._specs(order), own_state(optimiser, None, len(sums))
+        vector = to_vector(to_tensors(self._base(base, order.base)), specs, *cut)
+        step_model(vector, sums, order.weight, specs, optimiser=optimiser, state=state, start=cut[0])
+        return leaves, vector
+
+    def assemble(
+        self, order: FinishOrder, base: Arrays | None, leaves: Sequence[bytes], *parts: Sums | Floats
+    ) -> tuple[Outcome, Arrays]:
+        """The round's model out of ``finish_shard``'s, in the order of the cuts. Raises as ``finish``."""
+        if parts[0].dtype == np.int64:
+            return self.finish(order, base, np.concatenate(parts))
+        base, specs = self._base(base, order.base), self._specs(order)
+        if len(self._vector) != vector_length(specs):
+            self._vector = np.empty(vector_length(specs), np.float32)
+        model = to_model(np.concatenate(parts, out=self._vector), to_tensors(base), specs)
+        digest = model_digest(model, threads=available_cores())
+        return self._conclude(Result(order.weight, root_of(leaves), model, digest, None, ""))
 
     def finish(self, order: FinishOrder, base: Arrays | None, *partials: Sums) -> tuple[Outcome, Arrays]:
         """Make, store and evaluate the round's model; ``base`` is None where nobody has it at hand.
@@ -167,16 +161,27 @@ class Worker:
             UsageError: ``task-evaluation``.
         """
         base = self._base(base, order.base)
-        if tensor_specs(order.agreement) != self._trainer.specs:
-            raise EvidenceError("task-changed", "The task's model is no longer the one that the agreement describes.")
+        self._specs(order)
         total = add(partials) if len(partials) != 1 else partials[0]
         state, cores = self._optimiser_state(order), available_cores()  # the other workers have nothing to do meanwhile
         result = finish(order.agreement, to_tensors(base), total, order.weight, state, threads=cores)
+        return self._conclude(result)
+
+    def _conclude(self, result: Result) -> tuple[Outcome, Arrays]:
+        """Store a round's result, and evaluate it while the disk is waited for."""
         arrays = to_arrays(result.model)
-        self._store(arrays, result.model_digest)
-        self._store_state(result)
-        metrics = self._trainer.evaluate(arrays)
+        with ThreadPoolExecutor(1) as beside:
+            stored = beside.submit(self._store, arrays, result.model_digest)
+            metrics = self._trainer.evaluate(arrays)
+            self._store_state(result)
+            stored.result()
         return Outcome(result.sum, result.model_digest, result.optimiser, metrics, self._evaluation_digest()), arrays
+
+    def _specs(self, order: FinishOrder) -> tuple[TensorSpec, ...]:
+        """The model's tensors, which are the agreement's. Raises EvidenceError(task-changed)."""
+        if tensor_specs(order.agreement) != self._trainer.specs:
+            raise EvidenceError("task-changed", "The task's model is no longer the one that the agreement describes.")
+        return self._trainer.specs
 
     def _optimiser_state(self, order: FinishOrder) -> NDArray[np.float64] | None:
         if not order.optimiser:

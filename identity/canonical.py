@@ -12,6 +12,8 @@ import binascii
 import json
 import math
 import re
+from collections.abc import Collection
+from contextlib import suppress
 from typing import Any, Final, NoReturn
 
 import rfc8785
@@ -29,8 +31,16 @@ _BRACKETS: Final = b"[]{}"
 _NOT_BRACKETS: Final = bytes(sorted(set(range(256)) - set(_BRACKETS)))
 
 # The C encoder writes strings as RFC 8785 section 3.2.2.2 asks. It sorts keys by code points, which equals
-# UTF-16 order for ASCII keys; other keys take the slow path through rfc8785.
-_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
+# UTF-16 order for ASCII keys; other keys take the slow path through rfc8785. What it is given has been bounded in
+# depth, so it need not look for a value that holds itself.
+_ENCODER: Final = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"), check_circular=False
+)
+
+# How canonical JSON spells a scalar that needs no second look: an integer of up to 15 digits, printable ASCII without
+# an escape. It is a part of what canonical JSON allows; everything else is for `loads`.
+_SCALAR: Final = r'null|true|false|0|-?[1-9][0-9]{0,14}|"[ !#-\[\]-~]*+"'
+_WORDS: Final = {"null": None, "true": True, "false": False}
 
 
 def dumps(value: Any, *, depth: int = DEPTH_LIMIT) -> bytes:
@@ -49,12 +59,35 @@ def loads(data: bytes, *, limit: int = SIZE_LIMIT, depth: int = DEPTH_LIMIT) -> 
     Infinity too), json-integer-range, json-lone-surrogate, json-too-deep, json-not-canonical; nothing else,
     for any bytes.
     """
-    value = _parse(data, limit, depth, _STRICT)
-    # Canonical ASCII bytes hold ASCII keys only (a key with an escape such as \\u00e9 is refused by the
-    # comparison).
+    _bound(data, limit, depth)
+    # Quick: without the hook that looks for a key named twice. Such an object is written with one of the two, so the
+    # comparison refuses it too; whatever is refused here, the strict way refuses again and names.
+    # Canonical ASCII bytes hold ASCII keys only (a key with an escape such as \\u00e9 is refused by the comparison).
+    if data.isascii():
+        with suppress(ValueError, EvidenceError):
+            value = _QUICK.decode(data.decode("ascii"))
+            if _ENCODER.encode(value).encode("ascii") == data:
+                return value
+    value = _parse(data, _STRICT)
     if _encode(value, data.isascii() or _check(value, depth)) != data:
         raise EvidenceError("json-not-canonical", "The bytes are not the canonical form (RFC 8785) of their value.")
     return value
+
+
+def flat_pattern(names: Collection[str]) -> str:
+    """A regular expression for an object with exactly these ASCII keys and only plain scalars, as `loads` would read it.
+
+    One group for each key, in ascending order of the keys; `flat_value` reads a group. Text that matches is canonical by
+    its shape, so one match does what parsing, writing and comparing do; text that does not match is for `loads`.
+    """
+    return r"\{" + ",".join(f"{re.escape(_ENCODER.encode(name))}:({_SCALAR})" for name in sorted(names)) + r"\}"
+
+
+def flat_value(text: str) -> str | int | bool | None:
+    """The scalar that a group of `flat_pattern` holds."""
+    if text[0] == '"':
+        return text[1:-1]
+    return _WORDS[text] if text in _WORDS else int(text)
 
 
 def parse_json(data: bytes, *, limit: int = SIZE_LIMIT, depth: int = DEPTH_LIMIT) -> Any:
@@ -62,7 +95,8 @@ def parse_json(data: bytes, *, limit: int = SIZE_LIMIT, depth: int = DEPTH_LIMIT
 
     For the parts of a JWT. Raises the same EvidenceError codes, json-not-canonical excepted.
     """
-    value = _parse(data, limit, depth, _LENIENT)
+    _bound(data, limit, depth)
+    value = _parse(data, _LENIENT)
     if b"\\u" in data:  # the only way to a lone surrogate: UTF-8 has none
         _utf8(_ENCODER.encode(value))
     return value
@@ -70,18 +104,18 @@ def parse_json(data: bytes, *, limit: int = SIZE_LIMIT, depth: int = DEPTH_LIMIT
 
 def b64encode(data: bytes) -> str:
     """Base64, standard alphabet, padded (RFC 4648 section 4)."""
-    return base64.b64encode(data).decode("ascii")
+    return binascii.b2a_base64(data, newline=False).decode("ascii")
 
 
 def b64decode(text: str) -> bytes:
     """The bytes of standard base64. Raises EvidenceError(base64-not-canonical) unless it equals its
     re-encoding.
 
-    `base64.b64decode(validate=True)` lets unused bits pass; the comparison does not.
+    The strict mode lets unused bits pass; the comparison does not.
     """
     try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
+        data = binascii.a2b_base64(text, strict_mode=True)
+    except ValueError:
         _refuse_base64()
     if b64encode(data) != text:
         _refuse_base64()
@@ -145,20 +179,31 @@ def _check(value: Any, depth: int) -> bool:
         raise EvidenceError("json-too-deep", "The value is nested too deeply.")
     ascii_keys = True
     if isinstance(value, dict):
-        for key in value:
-            if not isinstance(key, str):
-                raise EvidenceError("json-type", f"A key is a {type(key).__name__}, not a string.")
-            ascii_keys &= key.isascii()
+        ascii_keys = _check_keys(value)
         value = value.values()
     for item in value:
-        ascii_keys &= _check(item, depth - 1)
+        if type(item) is not str:  # as most are: a call for each would cost more than writing them
+            ascii_keys &= _check(item, depth - 1)
     return ascii_keys
 
 
-def _parse(data: bytes, limit: int, depth: int, decoder: json.JSONDecoder) -> Any:
+def _check_keys(value: dict[Any, Any]) -> bool:
+    """Refuses keys that are no strings; says whether all are ASCII."""
+    try:
+        return all(list(map(str.isascii, value)))  # a list, so that each key is looked at
+    except TypeError:
+        strange = next(key for key in value if not isinstance(key, str))
+        raise EvidenceError("json-type", f"A key is a {type(strange).__name__}, not a string.") from None
+
+
+def _bound(data: bytes, limit: int, depth: int) -> None:
     if len(data) > limit:
         raise EvidenceError("json-too-large", f"{len(data)} bytes of JSON; at most {limit} are read.")
     _check_depth(data, depth)
+
+
+def _parse(data: bytes, decoder: json.JSONDecoder) -> Any:
+    """The value of bytes that `_bound` has let through."""
     try:
         return decoder.decode(data.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -207,6 +252,7 @@ def _finite(lexeme: str) -> float:
     return number
 
 
+_QUICK: Final = json.JSONDecoder(parse_int=_integer, parse_float=_no_float, parse_constant=_no_float)
 _STRICT: Final = json.JSONDecoder(
     object_pairs_hook=_pairs, parse_int=_integer, parse_float=_no_float, parse_constant=_no_float
 )

@@ -23,6 +23,13 @@ ENVELOPE_LIMIT: Final = (PAYLOAD_LIMIT + 2) // 3 * 4 + 1024
 _TYPE: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _DEPTH: Final = 3
 
+# The canonical spelling of an envelope whose texts need no escape, which is every envelope that is an entry: one match
+# in the place of parsing, writing and comparing. What does not match is read and written the general way.
+_PLAIN: Final = re.compile(
+    r'\{"payload":"([A-Za-z0-9+/=]*+)","payloadType":"([!#-\[\]-~]{1,128})",'
+    r'"signatures":\[\{"keyid":"([!#-\[\]-~]*+)","sig":"([A-Za-z0-9+/=]*+)"\}\]\}'
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
@@ -55,13 +62,14 @@ def seal(payload: bytes, payload_type: str, signer: Identity) -> bytes:
     signature = signer.sign(pae(payload_type, payload))
     if len(signature) != SIGNATURE_LENGTH:
         raise EvidenceError("envelope-signature", f"The signer of {signer.did} answered with {len(signature)} bytes.")
-    return canonical.dumps(
-        {
-            "payload": canonical.b64encode(payload),
-            "payloadType": payload_type,
-            "signatures": [{"keyid": signer.did, "sig": canonical.b64encode(signature)}],
-        }
+    body, sig = canonical.b64encode(payload), canonical.b64encode(signature)
+    plain = (
+        f'{{"payload":"{body}","payloadType":"{payload_type}","signatures":[{{"keyid":"{signer.did}","sig":"{sig}"}}]}}'
     )
+    if _PLAIN.fullmatch(plain):
+        return plain.encode("ascii")
+    signatures = [{"keyid": signer.did, "sig": sig}]
+    return canonical.dumps({"payload": body, "payloadType": payload_type, "signatures": signatures})
 
 
 def parse(data: bytes, *, limit: int = ENVELOPE_LIMIT) -> Envelope:
@@ -71,23 +79,16 @@ def parse(data: bytes, *, limit: int = ENVELOPE_LIMIT) -> Envelope:
     envelope-fields, envelope-type, envelope-payload, envelope-signatures (not exactly one), envelope-keyid,
     envelope-signature.
     """
-    fields = canonical.loads(data, limit=limit, depth=_DEPTH)
-    _check_fields(fields, {"payload", "payloadType", "signatures"})
-    payload_type = _text(fields["payloadType"])
-    _check_type(payload_type)
-    signatures = fields["signatures"]
-    if not isinstance(signatures, list) or len(signatures) != 1:
-        raise EvidenceError("envelope-signatures", "An envelope has exactly one signature.")
-    _check_fields(signatures[0], {"keyid", "sig"})
-    did = _text(signatures[0]["keyid"])
+    plain = _PLAIN.fullmatch(data.decode("ascii")) if len(data) <= limit and data.isascii() else None
+    payload64, payload_type, did, signature64 = plain.groups() if plain is not None else _fields(data, limit)
     try:
         public_key_from_did(did)
     except CredentialError as error:
         raise EvidenceError("envelope-keyid", f"The keyid is not a usable DID: {error}") from error
-    signature = canonical.b64decode(_text(signatures[0]["sig"]))
+    signature = canonical.b64decode(_text(signature64))
     if len(signature) != SIGNATURE_LENGTH:
         raise EvidenceError("envelope-signature", f"A signature has {SIGNATURE_LENGTH} bytes, not {len(signature)}.")
-    payload = canonical.b64decode(_text(fields["payload"]))
+    payload = canonical.b64decode(_text(payload64))
     if len(payload) > PAYLOAD_LIMIT:
         raise EvidenceError("envelope-payload", f"A payload of {len(payload)} bytes; at most {PAYLOAD_LIMIT}.")
     return Envelope(payload_type, payload, did, signature)
@@ -97,6 +98,19 @@ def verify(envelope: Envelope) -> None:
     """Checks the signature against the key that the keyid names. Raises EvidenceError(signature-invalid)."""
     if not verify_signature(envelope.did, pae(envelope.payload_type, envelope.payload), envelope.signature):
         raise EvidenceError("signature-invalid", f"The envelope is not signed by {envelope.did}.")
+
+
+def _fields(data: bytes, limit: int) -> tuple[Any, str, str, Any]:
+    """Payload, type, keyid and signature of any canonical envelope; the first and the last may still be of any type."""
+    fields = canonical.loads(data, limit=limit, depth=_DEPTH)
+    _check_fields(fields, {"payload", "payloadType", "signatures"})
+    payload_type = _text(fields["payloadType"])
+    _check_type(payload_type)
+    signatures = fields["signatures"]
+    if not isinstance(signatures, list) or len(signatures) != 1:
+        raise EvidenceError("envelope-signatures", "An envelope has exactly one signature.")
+    _check_fields(signatures[0], {"keyid", "sig"})
+    return fields["payload"], payload_type, _text(signatures[0]["keyid"]), signatures[0]["sig"]
 
 
 def _check_type(payload_type: str) -> None:

@@ -5,7 +5,7 @@ What a query shows of a bundle has passed every signature, the contract and the 
 the evidence bears it out is for ``fedledger audit verify`` to say.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,7 +15,8 @@ from chaincode.checkpoints import open_checkpoint
 from chaincode.entries import Entry, open_entry
 from chaincode.ledgers import Receipt
 from chaincode.ledgers.queries import Logged
-from chaincode.ledgers.tables import facet_of, subjects_of
+from chaincode.ledgers.search import Place, Wanted
+from chaincode.ledgers.tables import Facet, facet_of, subjects_of
 from chaincode.log import leaf_hash, root
 from identity.errors import EvidenceError, Rejected, UsageError
 from ops import output
@@ -36,6 +37,8 @@ class BundleSource:
                 ``bundle-head``; ``federation-key``. OSError where it cannot be opened.
         """
         self._entries: list[Entry] = []
+        self._facets: list[Facet] = []
+        self._of: dict[tuple[str | None, int | None], list[int]] = {}  # the indexes of each round of each agreement
         self._state: dict[str, bytes] = {}
         with open_bundle(path) as bundle:
             self._note = bundle.checkpoint().decode("utf-8", "replace")
@@ -60,7 +63,10 @@ class BundleSource:
             self._refuse(
                 "replay-refused", f"Entry {len(self._entries)} ({entry.id[:12]}): the contract refuses it: {error}"
             )
+        facet = facet_of(entry)
+        self._of.setdefault((facet.agreement, facet.round), []).append(len(self._entries))
         self._entries.append(entry)
+        self._facets.append(facet)
 
     def _refuse(self, code: str, message: str) -> NoReturn:
         raise EvidenceError(code, message, next=output.command_line("audit", "verify"))
@@ -102,6 +108,10 @@ class BundleSource:
             )
         return self._logged(found[0])
 
+    def at(self, indexes: Iterable[int]) -> Iterator[Logged]:
+        """The entries of these indexes, in the order in which they are asked for."""
+        return map(self._logged, indexes)
+
     def _logged(self, index: int) -> Logged:
         return Logged(index, self._entries[index].id, self._entries[index].envelope)
 
@@ -124,10 +134,24 @@ class BundleSource:
         found = self.newest({name: value for name, value in wanted.items() if value is not None}, since, 0)
         return map(self._logged, found if limit is None else found[: max(limit, 0)])
 
-    def newest(self, wanted: Mapping[str, str | int], since: int | None, limit: int) -> list[int]:
+    def newest(self, wanted: Wanted, since: int | None, limit: int) -> list[int]:
         """The indexes of the last ``limit`` entries with these values (all of them where it is 0), ascending."""
+        own = (
+            self._of.get((str(wanted["agreement"]), int(wanted["round"])), [])
+            if {"agreement", "round"} <= wanted.keys()
+            else None
+        )
         found = [
-            index for index, entry in enumerate(self._entries)
-            if (since is None or entry.at >= since) and wanted.items() <= facet_of(entry)._asdict().items()
-        ]  # fmt: skip
+            index
+            for index in (range(self.size) if own is None else own)
+            if all(getattr(self._facets[index], column) == value for column, value in wanted.items())
+            and (since is None or self._facets[index].at >= since)
+        ]
         return found[-limit:] if limit else found
+
+    def places(self, wanted: Wanted, since: int | None = None, start: int = 0) -> Iterator[Place]:
+        """Where the entries with these values stand, from the end of the log down to the index ``start``."""
+        for index in reversed(self.newest(wanted, since, 0)):
+            if index >= start:
+                facet = self._facets[index]
+                yield Place(index, facet.kind, facet.agreement or "", facet.round or 0)

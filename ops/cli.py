@@ -33,6 +33,7 @@ COMMANDS = {
     "credential": "Check membership credentials.",
     "audit": "Verify a run or a bundle, export it, prove an entry.",
     "verify": "Say whether a model is the released one.",
+    "fabric": "Run a Hyperledger Fabric network here, as a ledger.",
     "doctor": "Show versions, what is missing, what is in the way.",
 }
 

@@ -1,27 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a model comes from, and where an update went: walks over the ledger's records in both directions.
+"""Where a model comes from: from a recorded round back to its base model, to the round which recorded that, and so on.
 
-Backwards, a recorded round leads to its base model, that to the round which recorded it, and so on to the initial model,
-across agreements that continue one another. Forwards, an included update is in the model of its round and, because
-each round starts from the last result, in every later one.
+The walk goes to the initial model, across agreements that go on from one another. Only the log's entries are believed,
+each of them opened and verified; many of them are read and opened together. ``ops.uses`` walks the other way.
 """
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice, takewhile
+from itertools import groupby
 
-from chaincode import state
-from chaincode.author import read_all
 from chaincode.entries import Entry
-from chaincode.state import Head, Release, Result, Seat
+from chaincode.ledgers.search import Place
 from identity.errors import EvidenceError, UsageError
 from ops import output
-from ops.source import Source, Wanted, next_for, read
+from ops.source import Source, next_for, read, read_many
 
 INCLUDED = "included"
-_LEFT_OUT = {"open": ("absent", "absent"), "seal": ("out", "sealed out"), "record": ("omitted", "omitted")}
-ABOUT = ("admit", "revoke", *_LEFT_OUT)
-_PAGE = 500  # rounds that are read together
+_OF_A_ROUND = ("open", "seal", "commit", "record")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,195 +50,175 @@ class Recorded:
     contributions: tuple[Contribution, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
-    """A model that an update went into: ``direct`` in its own round, otherwise through the base model."""
-
-    agreement: str
-    round: int
-    model: str
-    direct: bool
-    released: bool
-
-
-def about(
-    source: Source, member: str, within: Sequence[Wanted], since: int | None, limit: int
-) -> list[tuple[int, Entry]]:
-    """The entries about a member: that admit or revoke it, or leave it out. The newest ``limit`` (all where it is 0),
-    in order, of those with all values of one of ``within``; they name a kind only where a single one is wanted."""
-    found = set()
-    for wanted in within:
-        kinds = [kind for kind in ABOUT if wanted.get("kind", kind) == kind]
-        found |= {index for kind in kinds for index in source.newest({**wanted, "kind": kind}, since, 0)}
-    entries = ((index, read(source, index)[1]) for index in sorted(found, reverse=True))
-    concerned = ((index, entry) for index, entry in entries if is_about(entry, member))
-    return list(islice(concerned, limit or None))[::-1]
-
-
-def is_about(entry: Entry, member: str) -> bool:
-    """Whether an entry admits or revokes a member, or leaves it out."""
-    return member in (entry.body.get("admits"), entry.body.get("revokes")) or left_out(entry, member) is not None
-
-
-def left_out(entry: Entry, member: str) -> str | None:
-    """Why an entry leaves a member out, None where it does not."""
-    words = _LEFT_OUT.get(entry.kind)
-    if words is None:
-        return None
-    field, how = words
-    return next((f"{how}: {item['reason']}" for item in entry.body[field] if item["member"] == member), None)
-
-
-def producers(source: Source, model: str) -> list[Entry]:
-    """The records of rounds that made a model."""
-    about = (read(source, index)[1] for index in source.by_subject(model))
-    return [entry for entry in about if entry.kind == "record" and entry.subjects["model"] == model]
+def agreements(source: Source) -> list[str]:
+    """The digests of the agreements that were proposed, in order, without reading what they say."""
+    return [place.agreement for place in source.places({"kind": "propose"})][::-1]
 
 
 def proposals(source: Source) -> dict[str, Entry]:
     """The entries that proposed agreements, by the agreement's digest, in order."""
-    entries = (read(source, logged.index)[1] for logged in source.find("propose"))
+    entries = (entry for _, entry in read_many(source, source.newest({"kind": "propose"}, None, 0)))
     return {entry.agreement: entry for entry in entries}
 
 
-def ancestry(source: Source, model: str) -> Iterator[Recorded]:
-    """The rounds behind a model, the latest first, down to the one that began with an initial model.
+def proposal(source: Source, agreement: str) -> tuple[int, Entry]:
+    """The entry that proposed an agreement, and where it stands.
+
+    Raises:
+        EvidenceError: ``lineage-broken`` where there is none.
+    """
+    for logged in source.find("propose", agreement=agreement, limit=1):
+        return logged.index, read(source, logged.index)[1]
+    raise _broken(source, f"No entry proposes agreement {agreement[:12]}.")
+
+
+def producers(source: Source, model: str) -> list[Entry]:
+    """The records of rounds that made a model."""
+    about = (entry for _, entry in read_many(source, source.by_subject(model)))
+    return [entry for entry in about if entry.kind == "record" and entry.subjects["model"] == model]
+
+
+def starters(source: Source, model: str) -> dict[str, tuple[int, Entry]]:
+    """The proposals of agreements that begin with a model, by the agreement's digest, and where they stand."""
+    about = read_many(source, source.by_subject(model))
+    return {
+        entry.agreement: (logged.index, entry)
+        for logged, entry in about
+        if entry.kind == "propose" and entry.subjects["initial-model"] == model
+    }
+
+
+def ancestry(source: Source, model: str, limit: int = 0) -> Iterator[Recorded]:
+    """The rounds behind a model, the latest first, down to the one that began with an initial model; at most ``limit``
+    of them (all where it is 0).
 
     Raises:
         UsageError: ``model-unknown``. EvidenceError: ``lineage-broken`` where a round's base is not what is recorded.
     """
-    records, agreements = producers(source, model), proposals(source)
-    if not records and all(p.subjects["initial-model"] != model for p in agreements.values()):
+    seen: set[str] = set()
+    for record in _ends(source, model):
+        for recorded in _line(source, record, limit - len(seen) if limit else None):
+            if recorded.entry in seen:  # another round made the same model, and what is behind both was shown
+                break
+            seen.add(recorded.entry)
+            yield recorded
+        if limit and len(seen) == limit:
+            return
+
+
+def length(source: Source, model: str) -> int:
+    """How many rounds ``ancestry`` has in all, without reading them. Raises as it does."""
+    furthest: dict[str, int] = {}
+    waiting = _ends(source, model)
+    while waiting:
+        record = waiting.pop()
+        if record.body["round"] > furthest.get(record.agreement, 0):
+            furthest[record.agreement] = record.body["round"]
+            _, began = proposal(source, record.agreement)
+            before = _handed_on(source, record.agreement, began.subjects["initial-model"])
+            waiting += [before] if before else []
+    return sum(furthest.values())
+
+
+def _ends(source: Source, model: str) -> list[Entry]:
+    """The records of rounds that made a model, none for one that agreements only began with."""
+    records = producers(source, model)
+    if not records and not starters(source, model):
         raise UsageError(
             "model-unknown", f"No round recorded the model {model}.", next=next_for(source, "log", "--kind", "record")
         )
-    seen: set[str] = set()
-    for record in records:
-        current: Entry | None = record
-        while current is not None and current.id not in seen:
-            seen.add(current.id)
-            recorded = recorded_round(source, current)
+    return records
+
+
+def _line(source: Source, record: Entry, most: int | None) -> Iterator[Recorded]:
+    """The rounds from a recorded one down to an initial model that no earlier agreement recorded; at most so many."""
+    current: Entry | None = record
+    while current is not None and most != 0:
+        later, last = None, current.body["round"]
+        count = last if most is None else min(last, most)
+        for recorded in _rounds_down(source, current.agreement, last, count):
+            if later is not None:
+                _check_base(source, later, recorded)
             yield recorded
-            current = _before(source, recorded, agreements)
+            later = recorded
+        if later is None or later.round != last - count + 1:
+            raise _broken(source, f"Agreement {current.agreement[:12]} has no record of each round before {last}.")
+        most = None if most is None else most - count
+        current = _handed_on(source, later.agreement, later.base) if later.round == 1 else None
 
 
-def _before(source: Source, later: Recorded, agreements: Mapping[str, Entry]) -> Entry | None:
-    """The record that a round's base model comes from, None for an initial model that no earlier agreement recorded.
+def _rounds_down(source: Source, agreement: str, last: int, count: int) -> Iterator[Recorded]:
+    """The recorded rounds of an agreement, from number ``last`` down, as long as there is one after the other."""
+    rounds = range(last, last - count, -1)
+    places = (_places(source, agreement, round_) for round_ in rounds)
+    entries = (entry for _, entry in read_many(source, (place.index for some in places for place in some)))
+    for _, some in groupby(entries, key=lambda entry: entry.body["round"]):
+        recorded = _recorded(list(some))
+        if recorded is None:
+            return
+        yield recorded
 
-    ``agreements`` are the proposals in the log's order. Whether an agreement says that it continues another one does not
-    matter: what is in its initial model is in it.
+
+def _places(source: Source, agreement: str, round_: int) -> list[Place]:
+    """Where those entries of a round stand that say what went into its model, in order."""
+    found = source.places({"agreement": agreement, "round": round_})
+    return [place for place in found if place.kind in _OF_A_ROUND][::-1]
+
+
+def _check_base(source: Source, later: Recorded, earlier: Recorded) -> None:
+    """Refuse a round that does not start from what the round before recorded."""
+    if (earlier.round, earlier.model) != (later.round - 1, later.base):
+        raise _broken(
+            source, f"Round {later.round} starts from model {later.base[:12]}, which the round before did not record."
+        )
+
+
+def _handed_on(source: Source, agreement: str, base: str) -> Entry | None:
+    """The record that the base model of an agreement's first round comes from, None where no older agreement recorded it.
+
+    Whether an agreement says that it continues another one does not matter: what is in its initial model is in it. An
+    older agreement that recorded no round hands on its own initial model.
     """
-    proposal = agreements[later.agreement]
-    if later.round > 1:
-        result = read_all(source, Result, {"": state.result_key(later.agreement, later.round - 1)})[""]
-        before = read(source, result.entry)[1] if result else None
-        broken = before is None or before.subjects["model"] != later.base
-    else:
-        older = set(takewhile(lambda agreement: agreement != later.agreement, agreements))
-        found = [entry for entry in producers(source, later.base) if entry.agreement in older]
-        before = max(found, key=lambda entry: entry.body["round"], default=None)
-        # An older agreement that recorded no round hands on its own initial model.
-        broken = proposal.subjects["initial-model"] != later.base
-    if broken:
-        raise EvidenceError(
-            "lineage-broken", f"Round {later.round} starts from model {later.base[:12]}, which the round before did not record.",
-            next=output.command_line("audit", "verify", *([source.given] if source.given else [])),
-        )  # fmt: skip
-    return before
+    began, entry = proposal(source, agreement)
+    if entry.subjects["initial-model"] != base:
+        raise _broken(source, f"Round 1 starts from model {base[:12]}, with which its agreement does not begin.")
+    found = producers(source, base)
+    older = {a for a in {record.agreement for record in found} if proposal(source, a)[0] < began}
+    return max((e for e in found if e.agreement in older), key=lambda e: int(e.body["round"]), default=None)
 
 
-def recorded_round(source: Source, record: Entry) -> Recorded:
-    """A round with what was committed in its recorded attempt."""
-    body, base = record.body, ""
-    outcomes = dict.fromkeys(body["included"], INCLUDED) | {item["member"]: item["reason"] for item in body["omitted"]}
-    contributions = []
-    for logged in source.find(agreement=record.agreement, round=body["round"]):
-        _, entry = read(source, logged.index)
-        if entry.body.get("attempt") != body["attempt"]:
-            continue
-        if entry.kind == "open":
-            base = entry.subjects["base-model"]
-        elif entry.kind == "seal":
-            outcomes |= {item["member"]: f"sealed out: {item['reason']}" for item in entry.body["out"]}
-        elif entry.kind == "commit":
-            contributions.append(entry)
-    model = record.subjects["model"]
+def _broken(source: Source, message: str) -> EvidenceError:
+    verify = output.command_line("audit", "verify", *([source.given] if source.given else []))
+    return EvidenceError("lineage-broken", message, next=verify)
+
+
+def _recorded(entries: Sequence[Entry]) -> Recorded | None:
+    """A round from its entries, with what was committed in its recorded attempt; None where none is recorded."""
+    record = next((entry for entry in reversed(entries) if entry.kind == "record"), None)
+    if record is None:
+        return None
+    body, model = record.body, record.subjects["model"]
+    outcomes = outcomes_of(record)
+    attempt = [entry for entry in entries if entry.body["attempt"] == body["attempt"]]
+    for sealed in (entry for entry in attempt if entry.kind == "seal"):
+        outcomes |= {item["member"]: f"sealed out: {item['reason']}" for item in sealed.body["out"]}
     return Recorded(
-        record.agreement, body["round"], body["attempt"], record.at, record.id, base, model, body["metrics"],
-        tuple(_contribution(entry, outcomes.get(entry.member, "not recorded"), model) for entry in contributions),
+        record.agreement, body["round"], body["attempt"], record.at, record.id,
+        next((entry.subjects["base-model"] for entry in attempt if entry.kind == "open"), ""), model, body["metrics"],
+        tuple(contribution(e, outcomes.get(e.member, "not recorded"), model) for e in attempt if e.kind == "commit"),
     )  # fmt: skip
 
 
-def _contribution(entry: Entry, outcome: str, model: str) -> Contribution:
+def outcomes_of(record: Entry) -> dict[str, str]:
+    """What became of each member of a cohort, from the record of its round."""
+    return dict.fromkeys(record.body["included"], INCLUDED) | {
+        item["member"]: item["reason"] for item in record.body["omitted"]
+    }
+
+
+def contribution(commit: Entry, outcome: str, model: str) -> Contribution:
+    """A commitment whose outcome is known; ``model`` is its round's."""
     return Contribution(
-        entry.agreement, entry.body["round"], entry.body["attempt"], entry.member, entry.subjects["update"],
-        entry.body["examples"], entry.at, entry.id, outcome, model if outcome == INCLUDED else "",
+        commit.agreement, commit.body["round"], commit.body["attempt"], commit.member, commit.subjects["update"],
+        commit.body["examples"], commit.at, commit.id, outcome, model if outcome == INCLUDED else "",
     )  # fmt: skip
-
-
-def contribution(source: Source, commit: Entry) -> Contribution:
-    """What became of a commitment."""
-    a, n, t, m = commit.agreement, commit.body["round"], commit.body["attempt"], commit.member
-    result = read_all(source, Result, {"": state.result_key(a, n)})[""]
-    if result is None or result.attempt != t:
-        head = read_all(source, Head, {"": state.head_key(a)})[""]
-        current = head is not None and (head.round, head.attempt) == (n, t) and head.state in ("open", "sealed")
-        return _contribution(commit, "round in progress" if current else "attempt given up", "")
-    record = read(source, result.entry)[1]
-    outcomes = dict.fromkeys(record.body["included"], INCLUDED)
-    outcomes |= {item["member"]: item["reason"] for item in record.body["omitted"]}
-    if m not in outcomes:
-        seat = read_all(source, Seat, {"": state.seat_key(a, n, t, m)})[""]
-        outcomes[m] = f"sealed out: {seat.reason}" if seat else "not recorded"
-    return _contribution(commit, outcomes[m], record.subjects["model"])
-
-
-def contributions_of(source: Source, member: str, limit: int) -> list[Contribution]:
-    """What a member committed, the newest ``limit`` of it (all where it is 0), oldest first."""
-    found = source.newest({"kind": "commit", "member": member}, None, limit)
-    return [contribution(source, read(source, index)[1]) for index in found]
-
-
-def first_included(source: Source, member: str) -> dict[str, int]:
-    """For each agreement in whose models a member's data is, the first round of which that is so."""
-    found = {}
-    for agreement in proposals(source):
-        own = source.find("commit", member=member, agreement=agreement)
-        judged = (contribution(source, read(source, logged.index)[1]) for logged in own)
-        first = next((c.round for c in judged if c.outcome == INCLUDED), None)
-        if first is not None:
-            found[agreement] = first
-    return found
-
-
-def commits_to(source: Source, update: str) -> list[Entry]:
-    """The commitments to an update."""
-    about = (read(source, index)[1] for index in source.by_subject(update))
-    return [entry for entry in about if entry.kind == "commit" and entry.subjects["update"] == update]
-
-
-def uses(source: Source, first: Mapping[str, int], direct: Container[tuple[str, int]], limit: int) -> list[Use]:
-    """The models that have something inside which was included first in these rounds: what taking it back would touch.
-
-    ``direct`` says in which rounds' own sums it is. The newest ``limit`` of them (all where it is 0), oldest first.
-    """
-    start = dict(first)
-    for agreement, proposal in proposals(source).items():  # in order: what goes on from an agreement follows it
-        before = producers(source, proposal.subjects["initial-model"])
-        touched = any(entry.body["round"] >= start[entry.agreement] for entry in before if entry.agreement in start)
-        if touched or proposal.body["continues"] in start:
-            start[agreement] = 1
-    found = list(islice(_uses_backwards(source, start, direct), limit or None))
-    return found[::-1]
-
-
-def _uses_backwards(source: Source, start: Mapping[str, int], direct: Container[tuple[str, int]]) -> Iterator[Use]:
-    for a in [a for a in reversed(proposals(source)) if a in start]:
-        head = read_all(source, Head, {"": state.head_key(a)})[""]
-        for last in range(head.round if head else 0, start[a] - 1, -_PAGE):
-            rounds = range(last, max(last - _PAGE, start[a] - 1), -1)
-            results = read_all(source, Result, {str(n): state.result_key(a, n) for n in rounds})
-            releases = read_all(source, Release, {str(n): state.release_key(a, n) for n in rounds})
-            for n in rounds:
-                if (result := results[str(n)]) is not None:
-                    yield Use(a, n, result.model, (a, n) in direct, releases[str(n)] is not None)

@@ -154,9 +154,9 @@ def _plain_table(columns: Sequence[str], cells: list[list[str]], title: str, con
         line(title, to=console)
     lines = [[column.upper() for column in columns], *cells]
     widths = [max(len(row[i]) for row in lines) for i in range(len(columns))]
-    for row in lines:
-        text = _GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        line(text.rstrip(), to=console)
+    texts = (_GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in lines)
+    # At once: the console takes a tenth of a millisecond for each line.
+    write("".join(f"{text.rstrip()}\n" for text in texts))
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> None:

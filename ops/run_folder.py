@@ -49,12 +49,9 @@ class RunFolder:
         return self.path / "models"
 
     @property
-    def outboxes(self) -> Path:
+    def outbox(self) -> Path:
+        """Where the sites' updates lie until they are delivered."""
         return self.path / "outbox"
-
-    def outbox(self, site: str) -> Path:
-        """The folder into which a site's training writes its blobs."""
-        return self.outboxes / site
 
     @property
     def release(self) -> Path:
@@ -85,7 +82,7 @@ class RunFolder:
             UsageError: ``run-folder-link``: something of it is a link, and would be written, and emptied, elsewhere.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        for folder in (self.credentials, self.blobs, self.models, self.release, self.outboxes):
+        for folder in (self.credentials, self.blobs, self.models, self.release, self.outbox):
             self.own(folder)
         self.own(self.keys, 0o700)
 

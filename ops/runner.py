@@ -34,6 +34,7 @@ from ops.run_folder import RunFolder
 from ops.simulate import FAULTS
 from ops.sites import SimulatedSites, SiteAgent
 from participant.agent import Agent
+from participant.outbox import Outbox
 from participant.tasks import locate_task
 
 
@@ -76,6 +77,7 @@ class Run:
     ) -> None:  # fmt: skip
         self._file, self._folder, self._options, self._narrator = file, folder, options, narrator
         self._watch = watch or narrator
+        self._outbox = Outbox(folder.outbox.absolute())
 
     def carry_out(self) -> Finished:
         """Found, train, release; or go on with what an earlier call began.
@@ -224,10 +226,9 @@ class Run:
 
         agents = {}
         for site, identity in keys.sites.items():
-            outbox = self._folder.own(self._folder.outbox(site)).absolute()
             agent = Agent(
                 site=site, author=Author(federation.id, identity.did, identity), secret=keys.secrets[site],
-                outbox=outbox, ledger=ledger, clock=utc, base_model=base_model,
+                outbox=self._outbox, ledger=ledger, clock=utc, base_model=base_model,
             )  # fmt: skip
             agent.adopt(proposal, token)
             agents[identity.did] = agent
@@ -250,7 +251,7 @@ class Run:
         agreement = proposal.body["terms"]
         agents = self._agents(ledger, keys, federation, proposal)
         sites = SimulatedSites(
-            self._with_faults(agents), ledger, cluster, watch=self._watch, clock=utc,
+            self._with_faults(agents), ledger, cluster, outbox=self._outbox, watch=self._watch, clock=utc,
             recompute=lambda _, round_: recompute_round(ledger, self._folder, proposal, round_),
         )  # fmt: skip
         coordinator = Author(federation.id, keys.coordinator.did, keys.coordinator)

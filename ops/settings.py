@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 
 from identity.errors import UsageError
 
@@ -40,6 +41,7 @@ SETTINGS: Mapping[str, Known] = {
     "ray_address": Known("", "the address of an existing Ray cluster"),
     "workers": Known("", "the number of worker processes", "count"),
     "dashboard": Known("0", "whether Ray's dashboard is started", "switch"),
+    "fabric_cache": Known("", "the folder in which Hyperledger Fabric's programs are built and kept"),
 }
 
 
@@ -103,6 +105,36 @@ def unknown_variables() -> dict[str, str]:
     named = [name.removeprefix(PREFIX) for name in sorted(os.environ) if name.startswith(PREFIX)]
     near = {name: get_close_matches(name, known, 1) for name in named if name not in known}
     return {PREFIX + name: PREFIX + found[0] if found else "" for name, found in near.items()}
+
+
+def fabric_cache(given: str | None = None) -> Path:
+    """Where Hyperledger Fabric's programs are kept: built once, for every network of this user."""
+    if folder := text("fabric_cache", given):
+        return Path(folder).absolute()
+    user = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(user) if user.startswith("/") else Path.home() / ".cache") / "fedledger" / "fabric"
+
+
+_HANDED_ON = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "VIRTUAL_ENV")
+
+
+def node_environment(given: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a process of a Fabric network: where programs are found, and what it is given.
+
+    Nothing else is handed on: no setting that leads to a key (R6), nor what would configure Fabric by accident.
+    """
+    return {name: os.environ[name] for name in _HANDED_ON if name in os.environ} | dict(given)
+
+
+def user_environment() -> dict[str, str]:
+    """The user's environment for programs that fetch and build, without our settings: none leads to a key (R6)."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+
+
+def go_environment() -> dict[str, str]:
+    """The user's environment for Go, held to the recorded versions: a build that would change go.mod fails."""
+    flags = f"{os.environ.get('GOFLAGS', '')} -mod=readonly".strip()
+    return user_environment() | {"GOFLAGS": flags, "GOWORK": "off"}
 
 
 def prepare_ray(token: str, *, address: str | None = None) -> None:

@@ -5,10 +5,11 @@ They are no part of the agreement, nothing else knows of them, and only ``ops.ru
 simulation, whose banner announces them.
 """
 
-import shutil
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
+from chaincode.packs import Place
 from chaincode.state import Result
 from ops.sites import SiteAgent
 from participant.agent import RoundView
@@ -43,31 +44,24 @@ class Honest:
         """As the site."""
         return self.agent.attest(round_, result, sum_, model)
 
-    def deliver(self, view: RoundView) -> Path | None:
+    def deliver(self, view: RoundView) -> Place | None:
         """As the site."""
         return self.agent.deliver(view)
-
-    def clean(self) -> None:
-        """As the site."""
-        self.agent.clean()
 
 
 class Tampering(Honest):
     """Delivers other bytes than it committed to: the last one is changed."""
 
-    def deliver(self, view: RoundView) -> Path | None:
+    def deliver(self, view: RoundView) -> Place | None:
         """The committed blob with its last byte changed, in the fault's round."""
         honest = self.agent.deliver(view)
         if honest is None or view.head.round != self.round:
             return honest
-        other = honest.with_name(f"{honest.name}.tampered")
-        shutil.copyfile(honest, other)
-        with other.open("r+b") as file:
-            file.seek(-1, 2)
-            last = file.read(1)[0]
-            file.seek(-1, 2)
-            file.write(bytes([last ^ 1]))
-        return other
+        with honest.open() as data:
+            changed = bytes(data[:-1]) + bytes([data[-1] ^ 1])
+        other = Path(honest.path).with_name(f"{sha256(changed).hexdigest()}.tampered")
+        other.write_bytes(changed)
+        return Place(str(other))
 
 
 class Silent(Honest):

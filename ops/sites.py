@@ -2,15 +2,16 @@
 """The sites of a simulation: many agents in one process, each with a key of its own, one cluster that trains for all."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 from chaincode.author import Clock, demand, read_all, submit
 from chaincode.ledgers import Ledger
+from chaincode.packs import Place
 from chaincode.state import Attestation, Result, attest_key, result_key
 from coordinator.steps import Event
 from identity.errors import CredentialError, Rejected
 from participant.agent import RoundView, read_round
+from participant.outbox import Outbox
 from participant.ports import Trainer, TrainFailure, TrainOrder, TrainResult
 
 Answer = tuple[str, dict[str, Any], bytes | None]
@@ -26,28 +27,28 @@ class SiteAgent(Protocol):
     def answer(self, view: RoundView, result: TrainResult | TrainFailure) -> bytes | None: ...
     def decline(self, view: RoundView, reason: str) -> bytes: ...
     def attest(self, round_: int, result: Result, sum_: str, model: str) -> bytes: ...
-    def deliver(self, view: RoundView) -> Path | None: ...
-    def clean(self) -> None: ...
+    def deliver(self, view: RoundView) -> Place | None: ...
 
 
 class SimulatedSites:
-    """The ``Sites`` of a simulation, by member. ``recompute`` gives a recorded round's digests of sum and model anew."""
+    """The ``Sites`` of a simulation, by member, which share an outbox. ``recompute`` gives a recorded round's digests
+    of sum and model anew."""
 
     def __init__(
-        self, agents: Mapping[str, SiteAgent], ledger: Ledger, trainer: Trainer, *,
+        self, agents: Mapping[str, SiteAgent], ledger: Ledger, trainer: Trainer, *, outbox: Outbox,
         recompute: Callable[[str, int], tuple[str, str]], watch: Callable[[Event], None], clock: Clock,
     ) -> None:  # fmt: skip
         self._agents, self._ledger, self._trainer, self._clock = agents, ledger, trainer, clock
-        self._recompute, self._watch = recompute, watch
+        self._recompute, self._watch, self._outbox = recompute, watch, outbox
 
     def train(self, agreement: str, until: int) -> None:
         """Order training from every agent with an open seat, and submit each worker's commitments as they come. What
         is not trained when the commitments close is a failure of its site."""
-        view = read_round(self._ledger, agreement, list(self._agents))
+        view = read_round(self._ledger, agreement, list(self._agents), acting=True)
         orders: list[TrainOrder] = []
         refused: list[Answer] = []
         for member, agent in self._agents.items():
-            seat = view.seats[member]
+            seat = view.seats.get(member)
             if seat is None or seat.state != "open":
                 continue
             try:
@@ -62,11 +63,11 @@ class SimulatedSites:
         for results in self._trainer.train(orders, seconds=max(0, until - self._clock())):
             self._submit(view, [self._answer(view, result) for result in results])
 
-    def deliver(self, agreement: str, members: Sequence[str]) -> Mapping[str, str]:
+    def deliver(self, agreement: str, members: Sequence[str]) -> Mapping[str, Place]:
         """What each of the members delivers of the sealed round."""
-        view = read_round(self._ledger, agreement, list(members))
-        paths = {m: self._agents[m].deliver(view) for m in members if m in self._agents}
-        return {m: str(path) for m, path in paths.items() if path is not None}
+        view = read_round(self._ledger, agreement, list(members), acting=True)
+        places = {m: self._agents[m].deliver(view) for m in members if m in self._agents}
+        return {m: place for m, place in places.items() if place is not None}
 
     def attest(self, agreement: str, round_: int, needed: int) -> Sequence[str]:
         """Attestations that are there, and as many more as are needed; each site recomputes once more."""
@@ -82,9 +83,8 @@ class SimulatedSites:
         return sorted(agreeing)
 
     def settled(self, agreement: str) -> None:
-        """Clear every site's outbox."""
-        for agent in self._agents.values():
-            agent.clean()
+        """Clear the outbox."""
+        self._outbox.clean()
 
     def _answer(self, view: RoundView, result: TrainResult | TrainFailure) -> Answer:
         envelope = self._agents[result.member].answer(view, result)

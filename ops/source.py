@@ -3,7 +3,7 @@
 
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
@@ -12,19 +12,17 @@ from chaincode.bundle import is_bundle
 from chaincode.entries import Entry, open_entry
 from chaincode.ledgers import Ledger
 from chaincode.ledgers.queries import Logged
+from chaincode.ledgers.search import Place, Wanted
 from chaincode.ledgers.sqlite import SqliteLedger
-from chaincode.ledgers.tables import segment_of
+from chaincode.opening import opened as opened_entries
 from identity.errors import EvidenceError, UsageError
 from ops import output, run_folder
 from ops.bundle_source import BundleSource
 from ops.run_folder import RunFolder
 
-_DIGITS, _INDEX_DIGITS, _ID_LEAST = 64, 19, 4
+_INDEX_DIGITS, _ID_LEAST = 19, 4
 _OF_OTHER_FILES = ("model-", "proof-", "credential", "file-", "not-founded")  # errors that are not about the ledger
-_WINDOW, _WIDER = 4096, 8  # entries at the end of the log that are looked at first; how much more each time after
 _DIGEST = re.compile(r"[0-9a-f]{6,64}")
-Wanted = Mapping[str, str | int]
-"""What an entry must have, by column: kind, member, did, agreement, round (with its agreement)."""
 
 
 class Source(Ledger, Protocol):
@@ -64,42 +62,20 @@ class Source(Ledger, Protocol):
     ) -> Iterator[Logged]:
         """The entries that have all of these."""
 
+    def at(self, indexes: Iterable[int]) -> Iterator[Logged]:
+        """The entries of these indexes, in the order in which they are asked for."""
+
     def newest(self, wanted: Wanted, since: int | None, limit: int) -> list[int]:
         """The indexes of the last ``limit`` entries with these values (all of them where it is 0), ascending."""
+
+    def places(self, wanted: Wanted, since: int | None = None, start: int = 0) -> Iterator[Place]:
+        """Where the entries with these values stand, from the end of the log down to the index ``start``."""
 
 
 class LedgerSource(SqliteLedger):
     """The embedded ledger as a source."""
 
     given: str | None = None
-    _floor = 0
-
-    def digests(self, prefix: str) -> list[str]:
-        """As ``Source.digests``; asks each segment of the index."""
-        low, high = (bytes.fromhex(prefix.ljust(_DIGITS, fill)) for fill in "0f")
-        statement = "SELECT DISTINCT digest FROM subject WHERE segment = ? AND digest BETWEEN ? AND ? LIMIT 2"
-        found: set[bytes] = set()
-        for segment in range(segment_of(self.size) + 1):
-            found.update(digest for (digest,) in self._rows(statement, (segment, low, high), (bytes,)))
-        return sorted(digest.hex() for digest in found)[:2]
-
-    def newest(self, wanted: Wanted, since: int | None, limit: int) -> list[int]:
-        """As ``Source.newest``; looks at the end of the log first, and further back only where that is not enough."""
-        size = self.size
-        if not wanted and since is None:
-            return list(range(max(size - limit, 0) if limit else 0, size))
-        window = _WINDOW if limit else size
-        while True:
-            self._floor = max(size - window, 0)
-            found = list(deque(self._matches(dict(wanted), since), limit or None))
-            if self._floor == 0 or len(found) == limit:
-                self._floor = 0
-                return found
-            window *= _WIDER
-
-    def _first_at(self, since: int | None) -> int:
-        """The first index to look at: not before the floor."""
-        return max(super()._first_at(since), self._floor)
 
 
 @contextmanager
@@ -205,3 +181,22 @@ def read(source: Source, index: int | str) -> tuple[Logged, Entry]:
             error.code, f"{error.message}\nThe ledger has {there}.", next=next_for(source, "log")
         ) from error
     return logged, open_entry(logged.envelope)
+
+
+def read_many(source: Source, indexes: Iterable[int]) -> Iterator[tuple[Logged, Entry]]:
+    """The entries of these indexes in their order, each as ``read`` gives it; many of them are opened on all cores.
+
+    Raises:
+        EvidenceError: one is not what it must be, or not there.
+    """
+    under_way: deque[Logged] = deque()
+
+    def envelopes() -> Iterator[bytes]:
+        for logged in source.at(indexes):
+            under_way.append(logged)
+            yield logged.envelope
+
+    for _, _, entry in opened_entries(envelopes()):
+        if isinstance(entry, EvidenceError):
+            raise entry
+        yield under_way.popleft(), entry

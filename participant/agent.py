@@ -7,26 +7,23 @@ delivers the bytes after the seal (R2). Each ``check`` refuses what the ledger d
 
 import hashlib
 import hmac
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from chaincode import state
 from chaincode.agreement import agreement_digest, tensor_specs
-from chaincode.author import Author, Clock, demand, read, read_all
+from chaincode.author import Author, Clock, demand, read_tables
 from chaincode.blobs import Header
 from chaincode.entries import Entry
 from chaincode.ledgers import Ledger
+from chaincode.packs import Place
 from chaincode.rules.common import absence, standing
 from chaincode.state import Federation, Head, Member, Party, Result, Seat, Terms
 from identity import credentials
 from identity.errors import CredentialError, Rejected
+from participant.outbox import Outbox
 from participant.ports import TrainFailure, TrainOrder, TrainResult
-
-_OURS = re.compile(r"[0-9a-f]{64}|update-.*|[0-9a-f]{64}\.tampered")
-"""The names of blobs in an outbox, and of what is written on the way to one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,28 +39,35 @@ class RoundView:
     members: Mapping[str, Member | None]
 
 
-def read_round(ledger: Ledger, agreement: str, names: list[str]) -> RoundView:
-    """The agreement's present attempt, and the standing of the named members in it."""
+def read_round(ledger: Ledger, agreement: str, names: list[str], *, acting: bool = False) -> RoundView:
+    """The agreement's present attempt, and the standing of the named members in it.
+
+    Whoever is ``acting`` in the round needs less, and among thousands of sites that counts: the view then has no
+    parties and members after the seal, which no later change of standing touches, and no seats where none is open.
+    """
     terms = demand(ledger, Terms, state.terms_key(agreement))
     head = demand(ledger, Head, state.head_key(agreement))
-    return RoundView(
-        agreement, terms, head,
-        coordinator=read(ledger, Member, state.member_key(terms.coordinator)),
-        seats=read_all(ledger, Seat, {m: state.seat_key(agreement, head.round, head.attempt, m) for m in names}),
-        parties=read_all(ledger, Party, {m: state.party_key(agreement, m) for m in names}),
-        members=read_all(ledger, Member, {m: state.member_key(m) for m in names}),
-    )  # fmt: skip
+    seated = names if head.state in {"open", "sealed"} or not acting else []
+    judged = names if head.state != "sealed" or not acting else []
+    coordinator, seats, parties, members = read_tables(
+        ledger,
+        (Member, {"": state.member_key(terms.coordinator)}),
+        (Seat, {m: state.seat_key(agreement, head.round, head.attempt, m) for m in seated}),
+        (Party, {m: state.party_key(agreement, m) for m in judged}),
+        (Member, {m: state.member_key(m) for m in judged}),
+    )
+    return RoundView(agreement, terms, head, coordinator[""], seats, parties, members)
 
 
 class Agent:
     """One site's agent.
 
-    ``secret`` (32 bytes) makes the salts, ``outbox`` is the folder for its blobs, ``base_model`` answers with the
+    ``secret`` (32 bytes) makes the salts, ``outbox`` is where its updates lie, ``base_model`` answers with the
     digest of the model file that is at hand for a digest, after having hashed it.
     """
 
     def __init__(
-        self, *, site: str, author: Author, secret: bytes, outbox: Path, ledger: Ledger, clock: Clock,
+        self, *, site: str, author: Author, secret: bytes, outbox: Outbox, ledger: Ledger, clock: Clock,
         base_model: Callable[[str], str],
     ) -> None:  # fmt: skip
         self.site, self.author, self.outbox = site, author, outbox
@@ -114,6 +118,8 @@ class Agent:
         """
         if self._coordinator is None or view.agreement != self._digest:
             raise Rejected("agreement-unknown", f"{self.site} has not signed agreement {view.agreement[:12]}.")
+        if view.head.state != "open" or view.seats[self.member] is None:
+            raise Rejected("not-on-roster", f"{self.site} has no seat in an open round.")
         if code := standing(view.coordinator, at):
             raise Rejected(code, f"{self.site}: the agreement's coordinator is not in standing.")
         if at > self._coordinator.not_after:
@@ -121,8 +127,6 @@ class Agent:
         party = view.parties[self.member]
         if party is None or absence(party, view.members[self.member], at):
             raise Rejected("not-in-standing", f"{self.site} is not in standing for this agreement.")
-        if view.head.state != "open" or view.seats[self.member] is None:
-            raise Rejected("not-on-roster", f"{self.site} has no seat in an open round.")
         if at > view.head.commit_by:
             raise Rejected("past-deadline", f"{self.site}: commitments closed at {view.head.commit_by}.")
         if self._base_model(view.head.base) != view.head.base:
@@ -146,7 +150,7 @@ class Agent:
             base=view.head.base, member=self.member, encoding=model["encoding"],
             length=self._length, salt=self._salt(view),
         )  # fmt: skip
-        return TrainOrder(self.site, self._agreement["task"]["seed"], header, str(self.outbox))
+        return TrainOrder(self.site, self._agreement["task"]["seed"], header, str(self.outbox.folder))
 
     def answer(self, view: RoundView, result: TrainResult | TrainFailure) -> bytes:
         """The signed commitment to a trained update, or the refusal of the seat where training gave none."""
@@ -163,13 +167,12 @@ class Agent:
         body = {**_place(view), "reason": reason}
         return self.author.entry("decline", self._at(view), body, agreement=view.agreement)
 
-    def deliver(self, view: RoundView) -> Path | None:
-        """The committed blob, once the ledger says that the round is sealed with this site in it; else None."""
+    def deliver(self, view: RoundView) -> Place | None:
+        """Where the committed blob is, once the ledger says that the round is sealed with this site in it; else None."""
         seat = view.seats[self.member]
         if view.head.state != "sealed" or seat is None or seat.state != "in":
             return None
-        path = self.outbox / seat.update
-        return path if path.is_file() else None
+        return self.outbox.find([seat.update]).get(seat.update)
 
     def claim(self, view: RoundView, receipt: Mapping[str, str] | None) -> bytes:
         """The statement that this site delivered, with the coordinator's receipt if it has one."""
@@ -192,12 +195,6 @@ class Agent:
     def withdraw(self) -> bytes:
         """The site leaves the agreement."""
         return self.author.entry("withdraw", self._clock(), {}, agreement=self._digest)
-
-    def clean(self) -> None:
-        """Empty the outbox after a round; what was delivered is with the coordinator, as evidence."""
-        for path in self.outbox.iterdir():
-            if _OURS.fullmatch(path.name):  # nothing else that may lie there is this site's to delete
-                path.unlink()
 
     def _at(self, view: RoundView) -> int:
         return max(self._clock(), view.head.at)

@@ -12,7 +12,7 @@ from typing import Protocol
 from chaincode.blobs import Header
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: it goes to another process
 class TrainOrder:
     """Train at ``site`` from the base model that ``header`` names and write the blob to ``outbox``/<digest>.
 
@@ -26,7 +26,7 @@ class TrainOrder:
     outbox: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: it goes to another process
 class TrainResult:
     """An encoded update that lies in the site's outbox. ``metrics`` are decimal strings, ``size`` bytes."""
 

@@ -5,103 +5,53 @@ Runs in processes that hold no key. What a task's own code raises becomes a ``Tr
 """
 
 import math
-import os
-import random
+import time
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from chaincode import schema
-from chaincode.models import Tensor, model_digest
-from chaincode.update import encode_to, vector_length
-from identity import canonical
+from chaincode.models import model_digest
+from chaincode.packs import SMALL
+from chaincode.small_updates import encode_blobs
+from chaincode.update import encode_tensors
+from chaincode.vector import vector_length
 from identity.errors import Error, UsageError
+from participant.outbox import Outbox
 from participant.ports import TrainFailure, TrainOrder, TrainResult
+from participant.process import prepare_process
+from participant.seeding import derive_seed, seed_all
+from participant.stack import Stack
 from participant.task import Data, Task, tensor_specs
+from participant.values import Arrays, decimals, describe_failure, to_tensors
 
-Arrays = Mapping[str, NDArray[Any]]
-"""A model's tensors by name, C-contiguous; between processes they are read in place."""
+Floats = NDArray[np.float32]
+Answer = TrainResult | TrainFailure
+Made = tuple[Answer, bytes | bytearray]
+"""An answer, and the bytes of a small update that its outbox is still to get."""
 
-IN_MEMORY = 1 << 20  # bytes of a delta whose blob is made in memory
-MESSAGE_LIMIT = 500
-
-
-def prepare_process() -> None:
-    """One thread and deterministic algorithms, for every run in this process."""
-    torch.set_num_threads(1)
-    # The same switch as torch.use_deterministic_algorithms, which imports the compiler: a second and more.
-    torch.set_deterministic_debug_mode("error")
-
-
-def derive_seed(*parts: str | int) -> int:
-    """A seed of 63 bits from SHA-256 over the canonical JSON of the parts."""
-    return int.from_bytes(sha256(canonical.dumps(list(parts))).digest()[:8], "big") >> 1
-
-
-def seed_all(seed: int) -> None:
-    """Seed torch, numpy's legacy generator and random: what a task may draw from."""
-    # torch.manual_seed formats a stack trace per call for a GPU that is not there: as long as a small site's epoch.
-    torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        torch.cuda.manual_seed_all(seed)
-    np.random.seed(seed % 2**32)
-    random.seed(seed)
-
-
-def decimals(metrics: Mapping[str, float]) -> dict[str, str]:
-    """Metrics as the ledger writes them: the shortest decimals that read back as the same float.
-
-    What is not finite has no such form and is left out. Raises EvidenceError(entry-schema) for a bad name.
-    """
-    written = {}
-    for name, value in metrics.items():
-        schema.slug(name, f"metric {str(name)[:80]!r}")
-        if math.isfinite(number := float(value)):
-            mantissa, _, exponent = repr(number).partition("e")
-            written[name] = f"{mantissa}e{int(exponent)}" if exponent else mantissa
-    return written
-
-
-def to_tensors(arrays: Arrays) -> dict[str, Tensor]:
-    """The form in which models are digested and stored; nothing is copied."""
-    return {n: Tensor(str(a.dtype), a.shape, a.reshape(-1).view(np.uint8).data) for n, a in arrays.items()}
-
-
-def to_arrays(tensors: Mapping[str, Tensor]) -> Arrays:
-    """The reverse; nothing is copied."""
-    return {n: np.frombuffer(t.data, t.dtype).reshape(t.shape) for n, t in tensors.items()}
-
-
-def describe_failure(error: BaseException) -> str:
-    """What a task's code raised, in one bounded text, with the last line of code that it passed."""
-    place, traceback = "", error.__traceback__
-    while traceback is not None:
-        place = f" ({Path(traceback.tb_frame.f_code.co_filename).name}, line {traceback.tb_lineno})"
-        traceback = traceback.tb_next
-    return f"{type(error).__name__}: {str(error)[:MESSAGE_LIMIT]}{place}"
+HEADER = 1024  # bytes, more than a blob's header line has
 
 
 class LocalTrainer:
     """One process's trainer for many sites: carries out orders, evaluates, and trains without a federation.
 
     ``sites`` are the names of all sites in the order of their numbers, ``seed`` the federation file's, ``kept``
-    how many sites' data stays in memory.
+    how many bytes of sites' data stay in memory.
     """
 
-    def __init__(self, task: Task, sites: Sequence[str], seed: int, kept: int = 64) -> None:
+    def __init__(self, task: Task, sites: Sequence[str], seed: int, kept: int = 1 << 28) -> None:
         """Build the model. Raises UsageError: ``task-model``, ``task-rules``."""
         prepare_process()
         self.task, self._sites, self._seed, self._kept = task, {s: i for i, s in enumerate(sites)}, seed, kept
         self._model = self._build()
         self.specs = tensor_specs(self._model, task.tensor_rules())
+        self._stack = Stack(task, self._model) if task.stacked else None
         self._data: dict[tuple[str, int], Data] = {}
-        self._delta = np.empty(vector_length(self.specs), np.float32)
+        self._held = 0
         held_out = task.evaluation_data()
         self._held_out = held_out if held_out is not None and len(held_out[1]) else None
 
@@ -151,27 +101,77 @@ class LocalTrainer:
         except Exception:
             return
 
-    def carry_out(self, base: Arrays, order: TrainOrder) -> TrainResult | TrainFailure:
-        """Train a site from the base model that the order names, and write the update's blob to its outbox.
+    def carry_out(self, base: Arrays, orders: Sequence[TrainOrder], seconds: float = math.inf) -> list[Answer]:
+        """Train sites from the base model that their orders name, and write the updates' blobs to their outboxes.
+
+        The answers to the first orders, at least one: after ``seconds`` no further training is begun.
 
         Failures: ``no-data``, ``training-failed`` (the task's code raised; its text, bounded), ``update-not-finite``,
-        ``outbox`` (the file could not be written), and the codes of ``encode_to``.
+        ``outbox`` (the file could not be written), and the codes of ``encode_tensors``.
         """
+        until, made = time.monotonic() + seconds, list[Made]()
+        size = self._stack.most if self._stack else 1
+        while len(made) < len(orders) and (not made or time.monotonic() < until):
+            part = orders[len(made) : len(made) + size]
+            made += self._stacked(self._stack, base, part) if self._stack else [self._alone(base, part[0])]
+        return self._keep_small(orders, made)
+
+    def _alone(self, base: Arrays, order: TrainOrder) -> Made:
+        """Carry out one order with the task's own ``train``."""
         try:
             data = self._site_data(order.site, order.seed)
             if not len(data[1]):
-                return _failure(order, "no-data", f"{order.site} has no training data.")
-            metrics = self._train(base, data, derive_seed("training", order.seed, order.header.round, order.site))
-            self._subtract(base)
+                return _no_data(order), b""
+            metrics = self._train(base, data, _training_seed(order))
+            new = self._trained(base)
         except (Exception, SystemExit) as error:
-            return _failure(order, "training-failed", f"{order.site}: {describe_failure(error)}")
+            return _failure(order, "training-failed", describe_failure(error)), b""
+        return self._encoded(order, new, base, len(data[1]), metrics)
+
+    def _stacked(self, stack: Stack, base: Arrays, orders: Sequence[TrainOrder]) -> list[Made]:
+        """Carry out orders in one stack; where that fails, each in a stack of its own, so that one fails alone."""
+        made: dict[str, Made] = {}
+        sites: dict[str, Data] = {}
+        for order in orders:
+            try:
+                sites[order.site] = self._site_data(order.site, order.seed)
+            except (Exception, SystemExit) as error:
+                made[order.site] = _failure(order, "training-failed", describe_failure(error)), b""
+        made |= {o.site: (_no_data(o), b"") for o in orders if o.site in sites and not len(sites[o.site][1])}
+        some = [order for order in orders if order.site not in made]
         try:
-            digest, size = self._write(order)
-        except Error as error:
-            return _failure(order, error.code, f"{order.site}: {error.message}")
-        except OSError as error:
-            return _failure(order, "outbox", f"{order.site}: the update cannot be written: {error}")
-        return TrainResult(order.site, order.header.member, digest, size, len(data[1]), metrics)
+            if some:
+                made |= self._train_stack(stack, base, some, [sites[order.site] for order in some])
+        except (Exception, SystemExit) as error:
+            if len(some) > 1:
+                return [one for order in orders for one in self._stacked(stack, base, [order])]
+            made[some[0].site] = _failure(some[0], "training-failed", describe_failure(error)), b""
+        return [made[order.site] for order in orders]
+
+    def _train_stack(
+        self, stack: Stack, base: Arrays, orders: Sequence[TrainOrder], data: Sequence[Data]
+    ) -> dict[str, Made]:
+        self._load(base)
+        start = {name: parameter.detach() for name, parameter in self._model.named_parameters()}
+        trained = stack.train(start, data, [_training_seed(order) for order in orders])
+        deltas = np.empty((len(orders), vector_length(self.specs)), np.float32)
+        position = 0
+        for spec in self.specs:
+            if spec.rule == "mean":
+                new, out = trained.parameters[spec.name].numpy(), deltas[:, position : position + spec.elements]
+                with np.errstate(all="ignore"):  # what is not finite is refused by name
+                    np.subtract(new.reshape(len(orders), -1), base[spec.name].reshape(-1), out=out)
+                position += spec.elements
+        blobs = encode_blobs([order.header for order in orders], deltas, self.specs)
+        made = dict[str, Made]()
+        for i, (order, (_, labels), loss, blob) in enumerate(zip(orders, data, trained.losses, blobs, strict=True)):
+            metrics = decimals({"loss": loss})
+            if blob is None or len(blob[1]) > SMALL:
+                own = {name: parameter[i].numpy() for name, parameter in trained.parameters.items()}
+                made[order.site] = self._encoded(order, own, base, len(labels), metrics)
+            else:
+                made[order.site] = _result(order, blob[0], len(blob[1]), len(labels), metrics), blob[1]
+        return made
 
     def train_alone(self, site: str, rounds: int) -> dict[str, str]:
         """The metrics of a site that trains on its own data only, from the initial model, as often as the others.
@@ -201,9 +201,10 @@ class LocalTrainer:
             if len(features) != len(labels):
                 raise ValueError(f"site_data() gives {len(features)} features but {len(labels)} labels")
             data = torch.as_tensor(features), torch.as_tensor(labels)
+            self._held += sum(tensor.nbytes for tensor in data)
         self._data[site, seed] = data
-        while len(self._data) > self._kept:
-            del self._data[next(iter(self._data))]
+        while self._held > self._kept and len(self._data) > 1:
+            self._held -= sum(tensor.nbytes for tensor in self._data.pop(next(iter(self._data))))
         return data
 
     def _train(self, base: Arrays, data: Data, seed: int) -> dict[str, str]:
@@ -216,40 +217,60 @@ class LocalTrainer:
         for name, tensor in self._model.state_dict().items():
             np.copyto(tensor.numpy(), arrays[name], casting="no")
 
-    def _subtract(self, base: Arrays) -> None:
-        """Put what training changed into the delta vector: one binary32 subtraction per element."""
-        tensors, position = self._model.state_dict(), 0
+    def _trained(self, base: Arrays) -> Arrays:
+        """The trained model's tensors that an update is made of, where they lie."""
+        new = {n: t.numpy() for n, t in self._model.state_dict().items()}
         for spec in self.specs:
-            if spec.rule == "mean":
-                out = self._delta[position : position + spec.elements]
-                new = tensors[spec.name].numpy()
-                if new.dtype != np.float32 or new.shape != spec.shape:
-                    raise ValueError(f"training made {spec.name} {new.dtype} {new.shape}")
-                with np.errstate(all="ignore"):  # what is not finite is refused by name when it is encoded
-                    np.subtract(new, base[spec.name], out=out.reshape(spec.shape))
-                position += spec.elements
+            if spec.rule == "mean" and (new[spec.name].dtype != np.float32 or new[spec.name].shape != spec.shape):
+                raise ValueError(f"training made {spec.name} {new[spec.name].dtype} {new[spec.name].shape}")
+        return new
 
-    def _write(self, order: TrainOrder) -> tuple[str, int]:
-        """Encode the delta into the outbox, under its digest. Only what is whole is answered with, and committed to."""
-        outbox = Path(order.outbox)
-        outbox.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if self._delta.nbytes <= IN_MEMORY:  # the name is known before the file: one without renaming
-            blob = bytearray()
-            digest, size = encode_to(order.header, self._delta, None, self.specs, blob.extend)
-            with _create(outbox / digest) as file:
-                file.write(blob)
-            return digest, size
-        unnamed = outbox / f"update-{os.getpid()}"
-        with _create(unnamed) as file:
-            digest, size = encode_to(order.header, self._delta, None, self.specs, file.write)
-        os.replace(unnamed, outbox / digest)
-        return digest, size
+    def _encoded(self, order: TrainOrder, new: Arrays, base: Arrays, examples: int, metrics: Mapping[str, str]) -> Made:
+        """A site's answer and its update's blob; a large one is in the outbox already, and not in the answer."""
+        names = [spec.name for spec in self.specs if spec.rule == "mean"]
+        tensors = [np.ascontiguousarray(new[n]) for n in names], [np.ascontiguousarray(base[n]) for n in names]
+        try:
+            if sum(tensor.nbytes for tensor in tensors[0]) + HEADER <= SMALL:
+                blob = bytearray()
+                digest, size = encode_tensors(order.header, *tensors, self.specs, blob.extend)
+                return _result(order, digest, size, examples, metrics), blob
+            with Outbox(Path(order.outbox)).write_large() as (file, name):
+                digest, size = encode_tensors(order.header, *tensors, self.specs, file.write)
+                name.append(digest)
+            return _result(order, digest, size, examples, metrics), b""
+        except Error as error:
+            return _failure(order, error.code, error.message), b""
+        except OSError as error:
+            return _failure(order, "outbox", f"the update cannot be written: {error}"), b""
+
+    def _keep_small(self, orders: Sequence[TrainOrder], made: Sequence[Made]) -> list[Answer]:
+        """Write the small blobs to their outboxes: only what is whole is answered with, and committed to."""
+        answers = [answer for answer, _ in made]
+        boxes: dict[str, list[int]] = {}
+        for number, (_, blob) in enumerate(made):
+            if blob:
+                boxes.setdefault(orders[number].outbox, []).append(number)
+        for folder, numbers in boxes.items():
+            blobs = [(a.digest, made[i][1]) for i in numbers if isinstance(a := answers[i], TrainResult)]
+            try:
+                Outbox(Path(folder)).write_small(blobs)
+            except OSError as error:
+                for i in numbers:
+                    answers[i] = _failure(orders[i], "outbox", f"the update cannot be written: {error}")
+        return answers
 
 
-def _create(path: Path) -> BinaryIO:
-    """A new file that only its owner can read."""
-    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb")
+def _training_seed(order: TrainOrder) -> int:
+    return derive_seed("training", order.seed, order.header.round, order.site)
+
+
+def _result(order: TrainOrder, digest: str, size: int, examples: int, metrics: Mapping[str, str]) -> TrainResult:
+    return TrainResult(order.site, order.header.member, digest, size, examples, metrics)
+
+
+def _no_data(order: TrainOrder) -> TrainFailure:
+    return TrainFailure(order.site, order.header.member, "no-data", f"{order.site} has no training data.")
 
 
 def _failure(order: TrainOrder, code: str, message: str) -> TrainFailure:
-    return TrainFailure(order.site, order.header.member, code, message)
+    return TrainFailure(order.site, order.header.member, code, f"{order.site}: {message}")

@@ -11,16 +11,17 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = ("identity", "chaincode", "participant", "coordinator", "ops")
 FILES = sorted(p for floor in FLOORS for p in (ROOT / floor).rglob("*.py") if "templates" not in p.parts)
 SOLE_IMPORTERS = {
-    "torch": ("participant/",),
+    "torch": ("participant/", "ops/bench/"),
     "ray": ("coordinator/cluster.py",),
     "didkit": ("identity/didkit_check.py",),
     "fastapi": (),
-    "grpc": (),
+    "grpc": ("chaincode/fabric_", "chaincode/ledgers/fabric"),
+    "fabric_protos": ("chaincode/fabric_", "chaincode/ledgers/fabric", "chaincode/blocks/"),
     "pickle": (),
     "cloudpickle": (),
 }
 NUMPY = {
-    "chaincode/update.py", "chaincode/aggregation.py", "chaincode/optimisers.py", "chaincode/recompute.py",
+    "chaincode/vector.py", "chaincode/update.py", "chaincode/shards.py", "chaincode/small_updates.py", "chaincode/aggregation.py", "chaincode/optimisers.py", "chaincode/recompute.py",
 }  # fmt: skip
 
 

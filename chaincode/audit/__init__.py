@@ -6,6 +6,8 @@ a bundle, not whoever ran the federation. Hostile evidence gives findings, never
 recomputation (claim 8) runs on the standard library, ``cryptography`` and ``rfc8785``.
 """
 
+from chaincode.audit.channel_claims import check_channel
+from chaincode.audit.channel_source import ChannelSource
 from chaincode.audit.log_claims import Head, check_outside, check_whole, check_witnesses
 from chaincode.audit.member_claims import check_credentials, check_signatures
 from chaincode.audit.release_claim import check_release
@@ -14,7 +16,9 @@ from chaincode.audit.report import ABSENT, FAIL, INCOMPLETE, PASS, TITLES, Claim
 from chaincode.audit.result_claims import Engine
 from chaincode.audit.round_claims import check_rounds
 from chaincode.audit.source import Observer, Progress, Source
-from chaincode.trust import FederationKey
+from chaincode.channel_key import ChannelKey, Key
+from chaincode.opening import opened
+from chaincode.trust import KEY_FILE, FederationKey
 
 __all__ = [
     "ABSENT", "FAIL", "INCOMPLETE", "PASS", "Claim", "Finding", "Observer", "Progress", "Report", "Source", "audit", "unreadable",
@@ -28,7 +32,7 @@ def _silent(_stage: str, _done: int, _total: int) -> None:
 def audit(
     source: Source,
     *,
-    key: FederationKey | None = None,
+    key: Key | None = None,
     head: bytes | None = None,
     recompute: bool = True,
     progress: Progress = _silent,
@@ -41,33 +45,54 @@ def audit(
     wrong with the evidence is a finding.
     """
     drafts = {number: Draft(number) for number in TITLES}
+    channel = source if isinstance(source, ChannelSource) else None
+    if channel is not None:
+        channel.trust(key if isinstance(key, ChannelKey) else None)
     observer = source.observer()
+    engine = _engine() if recompute else None  # loads while the observer's threads already hash
     # (1, 3, 4) one pass over the log; then the container against it
-    replayed = replay(source.entries(), observer, progress, form=drafts[3], rules=drafts[4], whole=drafts[1])
+    replayed = replay(
+        source.entries(), observer, progress, form=drafts[3], rules=drafts[4], whole=drafts[1],
+        opening=opened if channel is None else channel.opened,
+    )  # fmt: skip
     for number, finding in observer.finish(replayed.leaves, replayed.state):
         drafts[number].add(finding)
-    trusted = check_whole(drafts[1], source, replayed, key)
     _describe(drafts, replayed)
+    trusted = _check_log(drafts[1], source, replayed, key)
     # (2) what only an outsider's memory can show
     check_outside(drafts[2], replayed, trusted, head)
     # (5, 6) the people
     check_credentials(drafts[5], source, replayed.facts, progress)
     check_signatures(drafts[6], replayed.facts)
     # (7, 8) the work
-    check_rounds(
-        drafts[7], drafts[8], source, replayed.facts, engine=_engine() if recompute else None, progress=progress
-    )
+    check_rounds(drafts[7], drafts[8], source, replayed.facts, engine=engine, progress=progress)
     # (9, 10) what left the federation, and who watched
     check_release(drafts[9], source, replayed, trusted)
     check_witnesses(drafts[10], replayed, trusted)
     return _report(drafts, replayed, trusted, key)
 
 
-def _report(drafts: dict[int, Draft], replayed: Replay, trusted: Head, key: FederationKey | None) -> Report:
+def _check_log(draft: Draft, source: Source, replayed: Replay, key: Key | None) -> Head:
+    """Claim 1, of an embedded ledger's log or of a channel's blocks."""
+    if isinstance(source, ChannelSource):
+        head = check_channel(draft, source, replayed, key if isinstance(key, ChannelKey) else None)
+    else:
+        head = check_whole(draft, source, replayed, key if isinstance(key, FederationKey) else None)
+    if isinstance(key, ChannelKey) is not isinstance(source, ChannelSource) and key is not None:
+        kind = "a channel's blocks" if isinstance(source, ChannelSource) else "an embedded ledger's log"
+        draft.fail(
+            "key-differs",
+            KEY_FILE,
+            f"This evidence is {kind}; the given key is of a federation on another kind of ledger.",
+        )
+    return head
+
+
+def _report(drafts: dict[int, Draft], replayed: Replay, trusted: Head, key: Key | None) -> Report:
     checkpoint = trusted.checkpoint
     return Report(
         federation=replayed.facts.federation,
-        origin=trusted.log.name if trusted.log else "",
+        origin=trusted.log.name if trusted.log else trusted.origin,
         size=len(replayed.leaves),
         root=checkpoint.root.hex() if checkpoint else "",
         key="evidence" if key is None else "given",

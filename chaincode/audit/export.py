@@ -20,6 +20,7 @@ from chaincode.checkpoints import parse_checkpoint
 from chaincode.entries import Entry, open_entry
 from chaincode.models import model_digest, read_safetensors
 from chaincode.proofs import verify_entry_proof
+from chaincode.threads import CORES
 from chaincode.trust import KEY_FILE, FederationKey, parse_key
 from identity.errors import EvidenceError
 
@@ -60,7 +61,7 @@ def export(source: FolderSource, out: Path) -> list[File]:
         with source.open(name) as view:
             if view is None:
                 continue
-            _check(name, view, releases, key)
+            check_artefact(name, view, releases, key)
         bodies.append((name, partial(_artefact, source, name)))
     return write_bundle(out, bodies)
 
@@ -68,20 +69,25 @@ def export(source: FolderSource, out: Path) -> list[File]:
 _NEXT = "fedledger audit verify"
 
 
-def _check(name: str, data: memoryview, releases: list[Entry], key: FederationKey) -> None:
-    """Refuse a file that is not what its name on the ledger means."""
+def check_artefact(name: str, data: memoryview, releases: list[Entry], key: FederationKey | None) -> None:
+    """Refuse a file that is not what its name on the ledger means; ``key`` is None where no key signs the log.
+
+    Raises EvidenceError(export-differs).
+    """
     kind, _, rest = name.partition("/")
     digest = rest.partition(".")[0]
     if kind == "credentials":
         same = sha256(data).hexdigest() == digest
     elif kind == "blobs":
-        same = chunk_root(data) == digest
+        same = chunk_root(data, threads=CORES) == digest
     elif kind == "models":
         same = _model(name, data) == digest
     elif name == artefacts.RELEASED_MODEL:
         same = _model(name, data) in {entry.subjects["model"] for entry in releases}
     elif name == artefacts.RELEASED_CARD:
         same = sha256(data).hexdigest() in {entry.subjects["model-card"] for entry in releases}
+    elif key is None:
+        same = False
     else:
         proven = _expected(name, lambda: verify_entry_proof(bytes(data), key)[0])
         same = proven.id in {entry.id for entry in releases}
@@ -92,7 +98,7 @@ def _check(name: str, data: memoryview, releases: list[Entry], key: FederationKe
 
 
 def _model(name: str, data: memoryview) -> str:
-    return _expected(name, lambda: model_digest(read_safetensors(data)))
+    return _expected(name, lambda: model_digest(read_safetensors(data), threads=CORES))
 
 
 def _expected(name: str, read: Callable[[], T]) -> T:

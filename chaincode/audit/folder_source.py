@@ -18,32 +18,11 @@ LEDGER = "ledger.sqlite"
 BLOBS = "blobs"
 
 
-class FolderSource:
-    """The ``Source`` that a run folder is. All reads of the ledger are of one moment, also while a run writes it."""
+class FolderFiles:
+    """The artefacts that lie in a run folder."""
 
-    def __init__(self, path: Path, connection: Connection, faults: Sequence[str]) -> None:
-        """``faults`` are what SQLite's own check of the file says."""
-        self.path, self._connection, self._faults = path, connection, faults
-        self._blobs = BlobStore(path / BLOBS)
-
-    def checkpoint(self) -> str | bytes:
-        """The log's signed head. Raises EvidenceError(ledger-inconsistent) where there is none."""
-        with errors_of(self._connection.path):
-            rows = self._connection.raw.execute("SELECT note FROM checkpoint").fetchmany(2)
-        if len(rows) != 1 or not isinstance(rows[0][0], str | bytes):
-            raise EvidenceError(
-                "ledger-inconsistent", f"The table checkpoint has {len(rows)} rows, or one that is no note."
-            )
-        note: str | bytes = rows[0][0]
-        return note
-
-    def entries(self) -> Iterator[bytes]:
-        """The envelopes in the log's order. Raises EvidenceError: ledger-*."""
-        with errors_of(self._connection.path):
-            rows = self._connection.raw.execute("SELECT idx, envelope FROM entry ORDER BY idx")
-            for _, envelope in ascending(rows, 1, "entry"):
-                # A damaged file can hold any type here; what is no envelope is found when it is opened.
-                yield envelope if isinstance(envelope, bytes) else str(envelope).encode()
+    def __init__(self, path: Path) -> None:
+        self.path, self._blobs = path, BlobStore(path / BLOBS)
 
     @contextmanager
     def open(self, name: str) -> Iterator[memoryview | None]:
@@ -71,6 +50,34 @@ class FolderSource:
             if error.code == "blob-missing":
                 return None
             raise
+
+
+class FolderSource(FolderFiles):
+    """The ``Source`` that a run folder is. All reads of the ledger are of one moment, also while a run writes it."""
+
+    def __init__(self, path: Path, connection: Connection, faults: Sequence[str]) -> None:
+        """``faults`` are what SQLite's own check of the file says."""
+        super().__init__(path)
+        self._connection, self._faults = connection, faults
+
+    def checkpoint(self) -> str | bytes:
+        """The log's signed head. Raises EvidenceError(ledger-inconsistent) where there is none."""
+        with errors_of(self._connection.path):
+            rows = self._connection.raw.execute("SELECT note FROM checkpoint").fetchmany(2)
+        if len(rows) != 1 or not isinstance(rows[0][0], str | bytes):
+            raise EvidenceError(
+                "ledger-inconsistent", f"The table checkpoint has {len(rows)} rows, or one that is no note."
+            )
+        note: str | bytes = rows[0][0]
+        return note
+
+    def entries(self) -> Iterator[bytes]:
+        """The envelopes in the log's order. Raises EvidenceError: ledger-*."""
+        with errors_of(self._connection.path):
+            rows = self._connection.raw.execute("SELECT idx, envelope FROM entry ORDER BY idx")
+            for _, envelope in ascending(rows, 1, "entry"):
+                # A damaged file can hold any type here; what is no envelope is found when it is opened.
+                yield envelope if isinstance(envelope, bytes) else str(envelope).encode()
 
     def observer(self) -> TablesObserver:
         """One that compares every row of the database with what follows from the entries."""

@@ -8,7 +8,7 @@ from chaincode.artefacts import CHECKPOINT
 from chaincode.audit.replay import Replay
 from chaincode.audit.report import Draft
 from chaincode.audit.source import Source
-from chaincode.checkpoints import Checkpoint, open_checkpoint, parse_proof
+from chaincode.checkpoints import Checkpoint, open_checkpoint, parse_checkpoint, parse_proof
 from chaincode.log import root
 from chaincode.notes import Verifier
 from chaincode.proofs import is_proof
@@ -19,11 +19,20 @@ from identity.errors import EvidenceError
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The log's head as far as it could be trusted: the key, the signed checkpoint, and the note that holds it."""
+    """The log's head as far as it could be trusted: the key, the signed checkpoint, and the note that holds it.
+
+    ``origin`` is the name of a log that no key signs, a channel's; empty for one that a key does.
+    """
 
     log: Verifier | None = None
     checkpoint: Checkpoint | None = None
     note: str | bytes = b""
+    origin: str = ""
+
+    @property
+    def of_channel(self) -> bool:
+        """Whether the log is a channel's: its blocks are signed, and of its heads only what members cosigned."""
+        return self.log is None and bool(self.origin)
 
 
 def check_whole(draft: Draft, source: Source, replayed: Replay, given: FederationKey | None) -> Head:
@@ -37,7 +46,7 @@ def check_whole(draft: Draft, source: Source, replayed: Replay, given: Federatio
     _compare_founding(draft, replayed, federation, key)
     head = _open_head(draft, source, log)
     if head.checkpoint is not None:
-        _compare_tree(draft, replayed, head.checkpoint)
+        compare_tree(draft, replayed, head.checkpoint)
     if replayed.facts.found is not None:
         draft.rest(replayed.facts.found.index)
     return head
@@ -107,7 +116,8 @@ def _open_head(draft: Draft, source: Source, log: Verifier | None) -> Head:
     return Head(log, checkpoint, note)
 
 
-def _compare_tree(draft: Draft, replayed: Replay, checkpoint: Checkpoint) -> None:
+def compare_tree(draft: Draft, replayed: Replay, checkpoint: Checkpoint) -> None:
+    """Hold the entries against a head of the log."""
     size = len(replayed.leaves)
     if checkpoint.size != size:
         message = f"The log's head covers {checkpoint.size} entries; {size} are in this evidence."
@@ -124,11 +134,11 @@ def check_outside(draft: Draft, replayed: Replay, head: Head, note: bytes | None
                          "whoever holds the log's key, cannot be seen.")  # fmt: skip
         draft.lack("a head of this log that was held outside (--head)")
         return
-    if head.log is None:
+    if head.log is None and not head.of_channel:
         draft.lack("a key to verify the head with")
         return
     try:
-        outside, _ = open_checkpoint(parse_proof(note).checkpoint if is_proof(note) else note, head.log)
+        outside = _outside(note, head)
     except EvidenceError as error:
         draft.fail(error.code, "outside head", error.message)
         return
@@ -148,17 +158,43 @@ def check_outside(draft: Draft, replayed: Replay, head: Head, note: bytes | None
         draft.rest_on_all(outside.size)
 
 
+def _outside(note: bytes, head: Head) -> Checkpoint:
+    """The head in a checkpoint or a proof. Raises EvidenceError where it is none, or is of another log."""
+    note = parse_proof(note).checkpoint.encode() if is_proof(note) else note
+    if head.log is not None:
+        return open_checkpoint(note, head.log)[0]
+    outside = channel_head(note)
+    if outside.origin != head.origin:
+        raise EvidenceError("checkpoint-origin", f"It is a head of {outside.origin}, not of {head.origin}.")
+    return outside
+
+
+def channel_head(data: bytes) -> Checkpoint:
+    """The head of a channel's log: a checkpoint's three lines, or a note of them that members have cosigned; no cosignature
+    is verified here. Raises EvidenceError: note-*, checkpoint-*."""
+    text = (
+        notes.decode_text(data, notes.MAX_NOTE_BYTES, "checkpoint") if is_plain(data) else notes.parse_note(data).text
+    )
+    return parse_checkpoint(text)
+
+
+def is_plain(head: str | bytes) -> bool:
+    """Whether a head is text alone, without the empty line that signatures follow."""
+    return "\n\n" not in head if isinstance(head, str) else b"\n\n" not in head
+
+
 def check_witnesses(draft: Draft, replayed: Replay, head: Head) -> None:
     """Claim 10: cosigners of the federation's policy have signed this very head."""
     federation = policy(replayed)
-    if federation is None or head.checkpoint is None or head.log is None:
+    if federation is None or head.checkpoint is None or (head.log is None and not head.of_channel):
         draft.summary = "There is no verified head that a witness could have cosigned."
         draft.lack("a verified head")
         return
     draft.summary = "No witness outside this machine has cosigned."
     try:
         known = [notes.parse_vkey(text) for text in federation.cosigners]
-        _, signed = open_checkpoint(head.note, head.log, known) if known else (None, [])
+        cosigned = bool(known) and not (head.of_channel and is_plain(head.note))
+        _, signed = open_checkpoint(head.note, head.log, known, origin=head.origin or None) if cosigned else (None, [])
     except EvidenceError as error:
         draft.fail(error.code, CHECKPOINT, error.message)
         return

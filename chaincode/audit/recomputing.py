@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What of an audit needs numpy. Loaded only where recomputation is asked for: nothing else here may import it."""
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,11 +10,10 @@ from chaincode.evidence import VerifiedUpdate
 from chaincode.models import Tensor
 from chaincode.recompute import Result, load_state, sum_updates
 from chaincode.recompute import finish as finish_round
+from chaincode.threads import CORES
 from chaincode.update import check_range
 
 __all__ = ["add", "check_range", "finish", "load_state"]
-
-_THREADS = os.cpu_count() or 1
 
 
 def add(total: Any, updates: Sequence[VerifiedUpdate], specs: Sequence[TensorSpec], rule: str) -> Any:
@@ -23,10 +21,10 @@ def add(total: Any, updates: Sequence[VerifiedUpdate], specs: Sequence[TensorSpe
 
     Raises EvidenceError as ``recompute.sum_updates`` and ``aggregation.add`` do.
     """
-    part = sum_updates(updates, specs, rule, threads=_THREADS)
+    part = sum_updates(updates, specs, rule, threads=CORES)
     return part if total is None else aggregation.add([total, part])
 
 
 def finish(terms: Mapping[str, Any], base: Mapping[str, Tensor], total: Any, weight: int, state: Any) -> Result:
     """The result of a round. Raises EvidenceError as ``recompute.finish`` does."""
-    return finish_round(terms, base, total, weight, state, threads=_THREADS)
+    return finish_round(terms, base, total, weight, state, threads=CORES)

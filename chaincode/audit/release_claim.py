@@ -14,6 +14,7 @@ from chaincode.checkpoints import MAX_PROOF_BYTES
 from chaincode.log import root
 from chaincode.models import model_digest, read_safetensors
 from chaincode.proofs import verify_entry_proof
+from chaincode.threads import CORES
 from chaincode.trust import FederationKey
 from identity.errors import EvidenceError
 
@@ -58,7 +59,7 @@ def _check_model(draft: Draft, source: Source, facts: Facts) -> Released:
             if data is None:
                 draft.lose(name)
                 return last
-            digest = model_digest(read_safetensors(data))
+            digest = model_digest(read_safetensors(data), threads=CORES)
     except EvidenceError as error:
         draft.fail(error.code, name, error.message)
         return last
@@ -90,8 +91,14 @@ def _check_card(draft: Draft, source: Source, released: Released) -> None:
 
 
 def _check_proof(draft: Draft, source: Source, replayed: Replay, head: Head, released: Released) -> None:
-    """The proof shows this very release, under a head of this log."""
+    """The proof shows this very release, under a head of this log. On a channel the blocks are the proof."""
     name = artefacts.RELEASED_PROOF
+    if head.of_channel:
+        if _has(source, name):
+            draft.fail(
+                "release-proof", name, "A release on a channel is proven by its blocks; here is a proof beside them."
+            )
+        return
     try:
         with source.open(name) as data:
             if data is None:

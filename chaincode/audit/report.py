@@ -115,6 +115,8 @@ class Draft:
 
     number: int
     summary: str = ""
+    title: str = ""
+    """In the place of the claim's usual one."""
     _entries: set[int] = field(default_factory=set)
     _all: int = 0
     _findings: list[Finding] = field(default_factory=list)
@@ -170,7 +172,7 @@ class Draft:
         if findings:
             self._findings.append(Finding("more", "elsewhere", f"{findings} more findings are not listed."))
         return Claim(
-            self.number, TITLES[self.number], verdict, summary or self.summary,
+            self.number, self.title or TITLES[self.number], verdict, summary or self.summary,
             range(self._all) if self._all else tuple(sorted(self._entries)),
             tuple(self._findings),
             (*self._missing, *([f"and {missing} more"] if missing else [])),

@@ -14,6 +14,7 @@ from chaincode.audit.source import Source
 from chaincode.blobs import chunk_root
 from chaincode.evidence import VerifiedUpdate
 from chaincode.models import Tensor, model_digest, read_safetensors
+from chaincode.threads import CORES
 from identity.errors import EvidenceError
 
 Model = Mapping[str, Tensor]
@@ -127,7 +128,7 @@ class Results:
                 return None
             tensors = read_safetensors(data)
             if name not in self.sound:
-                found = model_digest(tensors)
+                found = model_digest(tensors, threads=CORES)
                 if found != digest:
                     raise EvidenceError("model-digest", f"The file holds a model with the digest {found}.")
                 self.sound[name] = True
@@ -146,7 +147,7 @@ class Results:
             if data is not None and name not in self.sound:
                 most = _STATE_BYTES * sum(spec.elements for spec in tensor_specs(self.terms))
                 found = (
-                    chunk_root(data)
+                    chunk_root(data, threads=CORES)
                     if len(data) <= most
                     else f"of {len(data)} bytes, more than any state of this model"
                 )

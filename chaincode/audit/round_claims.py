@@ -5,6 +5,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from sys import byteorder
 from typing import Any, Protocol
@@ -17,6 +18,7 @@ from chaincode.audit.result_claims import Engine, Results
 from chaincode.audit.source import Progress, Source
 from chaincode.blobs import chunk_root
 from chaincode.evidence import Commitment, VerifiedUpdate, verify_update
+from chaincode.threads import CORES, in_threads
 from identity.errors import EvidenceError
 
 _TOGETHER = 256  # updates open at a time: each mapping holds a file descriptor
@@ -94,8 +96,12 @@ class Rounds:
         while some := list(islice(members, _TOGETHER)):
             with ExitStack() as stack:
                 updates: list[VerifiedUpdate] = []
-                for member in some:
-                    found = self._verify(stack, attempt, member, terms, specs)
+                opened = [self._open(stack, attempt, member, terms, specs) for member in some]
+                threads = CORES if sum(c.size for c, _ in opened) > len(opened) * _PIECE else 1
+                verdicts = in_threads(partial(self._verify, specs), opened, threads)
+                for member, found in zip(some, verdicts, strict=True):
+                    if isinstance(found, VerifiedUpdate):
+                        self.kept.add(member)
                     if member in included:
                         self._judge_included(attempt, member, found)
                         if isinstance(found, VerifiedUpdate):
@@ -122,10 +128,10 @@ class Rounds:
             self.draft.lack("a recorded round")
         self.results.conclude()
 
-    def _verify(
+    def _open(
         self, stack: ExitStack, attempt: Attempt, member: str, terms: Mapping[str, Any], specs: Sequence[TensorSpec]
-    ) -> VerifiedUpdate | EvidenceError | None:
-        """The verified update, why its bytes are refused, or None where they are not in this evidence."""
+    ) -> tuple[Commitment, memoryview | EvidenceError | None]:
+        """The commitment and its bytes, why they cannot be read, or None where they are not in this evidence."""
         commit, encoding = attempt.commits[member], terms["model"]["encoding"]
         commitment = Commitment(
             federation=self.facts.federation, agreement=attempt.agreement, round=attempt.round, attempt=attempt.number,
@@ -135,17 +141,27 @@ class Rounds:
         self.read += 1
         self.progress("verifying updates", self.read, self.total)
         try:
-            data = stack.enter_context(self.source.open(artefacts.blob(commit.update)))
-            if data is None:
-                return None
-            if len(data) != commit.size and (len(data) > _FAR * commit.size or chunk_root(data) != commit.update):
+            return commitment, stack.enter_context(self.source.open(artefacts.blob(commit.update)))
+        except EvidenceError as error:
+            return commitment, error
+
+    def _verify(
+        self, specs: Sequence[TensorSpec], opened: tuple[Commitment, memoryview | EvidenceError | None]
+    ) -> VerifiedUpdate | EvidenceError | None:
+        """The verified update, or why its bytes are refused. Runs in several threads at a time."""
+        commitment, data = opened
+        if not isinstance(data, memoryview):
+            return data
+        try:
+            if len(data) != commitment.size and (
+                len(data) > _FAR * commitment.size or chunk_root(data) != commitment.digest
+            ):
                 raise EvidenceError(_ALTERED, f"The bytes are not those of {commitment.named()}.")
             update = verify_update(commitment, data)
             in_range: RangeCheck = self.engine.check_range if self.engine is not None else check_range
-            in_range(update.body, specs, encoding)
+            in_range(update.body, specs, commitment.encoding)
         except EvidenceError as error:
             return error
-        self.kept.add(member)
         return update
 
     def _judge_included(self, attempt: Attempt, member: str, found: VerifiedUpdate | EvidenceError | None) -> None:

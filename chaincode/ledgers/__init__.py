@@ -46,11 +46,12 @@ class Ledger(Protocol):
 class Door:
     """What a host holds an entry to beside the contract: its clock, its log's name and its log's key.
 
-    `skew` (seconds) is the policy in force when a batch arrives; replay never asks it.
+    `log_key` is None where the ledger signs no log; `skew` (seconds) is the policy in force when a batch arrives;
+    replay never asks it.
     """
 
     origin: str
-    log_key: str
+    log_key: str | None
     skew: int = DEFAULT_SKEW
 
     def under(self, federation: bytes | None) -> "Door":

@@ -160,7 +160,8 @@ def _prepare(raw: sqlite3.Connection) -> None:
 
 
 def _check_types(rows: Rows, types: tuple[type, ...] | None, path: Path) -> None:
-    if types is not None and any(tuple(map(type, row)) != types for row in rows):
+    columns = zip(*rows, strict=True)
+    if types is not None and rows and any({*map(type, c)} != {t} for c, t in zip(columns, types, strict=True)):
         raise EvidenceError("ledger-corrupt", f"{path} holds a value of a type that its column cannot have.")
 
 

@@ -5,29 +5,26 @@ Answers come in pages, and no page keeps a read open: a slow consumer neither st
 half a commit.
 """
 
-import heapq
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
-from itertools import groupby, islice
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 from chaincode import state
-from chaincode.ledgers.tables import INTERNED, SEGMENT_BITS, SEGMENTED, segment_of
+from chaincode.ledgers.search import PAGE, Search, Types, Wanted
 from chaincode.log import node_position
 from identity.errors import EvidenceError, UsageError
 
 _IDS = 500  # bound values in one statement
 _KEYS = 100_000  # keys in one statement, of some 150 bytes each
-_PAGE = 1024  # rows of small columns
+_FEW = 64  # keys that are bound one by one, which is quicker than a list, and keeps few statements compiled
+_STATE_OF = "SELECT s.key, s.value FROM json_each(?) AS wanted CROSS JOIN state AS s ON s.key = wanted.value"
 _ENVELOPES = 16  # rows that may have 1.4 MB each
 _PREFIX_LEAST = 4
 _ID_DIGITS = 64
+_ENTRY = state.entry_key("")
 
 _T = TypeVar("_T")
-Types = tuple[type, ...] | None
-Rows = Callable[[str, Sequence[Any], Types], list[tuple[Any, ...]]]
-
-_INT = (int,)
 _KEY_PAIR = (str, bytes)
 _RAW_PAIR = (bytes, bytes)
 _LOGGED = (int, bytes, bytes)
@@ -41,21 +38,12 @@ class Logged(NamedTuple):
     envelope: bytes
 
 
-class Queries:
+class Queries(Search):
     """The reading half of a ledger, over a function that answers a statement with its rows."""
-
-    def __init__(self, rows: Rows) -> None:
-        """`rows(statement, values, types)` executes on the ledger's file and checks the types of the columns."""
-        self._rows = rows
-
-    @property
-    def size(self) -> int:
-        """The number of entries."""
-        return int(self._rows("SELECT ifnull(max(idx) + 1, 0) FROM entry", (), _INT)[0][0])
 
     def checkpoint(self) -> str:
         """The latest signed checkpoint. Raises EvidenceError(ledger-inconsistent) where there is none."""
-        return self.head()[0]
+        return str(self._one("SELECT note FROM checkpoint WHERE one = 1", (), (str,), "checkpoint")[0])
 
     def head(self) -> tuple[str, int]:
         """The latest signed checkpoint and the number of entries, both of one moment. Raises as `checkpoint` does."""
@@ -80,14 +68,17 @@ class Queries:
         The values, but for those of `entry/<id>`, are of one moment (up to 100,000 keys).
         """
         found: dict[str, bytes | None] = dict.fromkeys(keys)
-        ids = [raw for raw in map(_entry_id, found) if raw is not None]
+        ids = {raw: key for key in found if (raw := _entry_id(key)) is not None}
         for some in _batches(iter(ids), _IDS):
             statement = f"SELECT id, present FROM entry WHERE id IN ({_marks(some)})"  # noqa: S608
-            found.update((state.entry_key(raw.hex()), value) for raw, value in self._rows(statement, some, _RAW_PAIR))
-        others = (key for key in found.copy() if _entry_id(key) is None)
-        for some_keys in _batches(others, _KEYS):
-            statement = "SELECT key, value FROM state WHERE key IN (SELECT value FROM json_each(?))"
-            found.update(self._rows(statement, (json.dumps(some_keys),), _KEY_PAIR))
+            found.update((ids[raw], value) for raw, value in self._rows(statement, some, _RAW_PAIR))
+        others = found.keys() - ids.values() if ids else found
+        for some_keys in _batches(iter(sorted(others)), _KEYS):  # in order, as the table is
+            if len(some_keys) <= _FEW and all(map(str.isascii, some_keys)):  # half a surrogate pair cannot be bound
+                statement = f"SELECT key, value FROM state WHERE key IN ({_marks(some_keys)})"  # noqa: S608
+                found.update(self._rows(statement, some_keys, _KEY_PAIR))
+            else:
+                found.update(self._rows(_STATE_OF, (json.dumps(some_keys),), _KEY_PAIR))
         return found
 
     def state_items(self) -> Iterator[tuple[str, bytes]]:
@@ -136,18 +127,6 @@ class Queries:
             found.update((raw.hex(), index) for raw, index in rows)
         return found
 
-    def by_subject(self, digest: str) -> Iterator[int]:
-        """Iterate over the indexes of the entries about a digest (hex) or of the agreement with this digest."""
-        raw = _digest(digest)
-        about = "SELECT idx FROM subject WHERE segment = ? AND digest = ? AND idx > ? ORDER BY idx LIMIT ?"
-        found = (
-            index
-            for segment in self._segments()
-            for (index,) in self._paged(about, -1, types=_INT, before=(segment, raw))
-        )
-        both = heapq.merge(found, self._matches({"agreement": raw.hex()}, None))
-        return (index for index, _ in groupby(both))
-
     def find(
         self,
         kind: str | None = None,
@@ -166,62 +145,26 @@ class Queries:
         """
         if round is not None and agreement is None:
             raise UsageError("find-round", "A round is one of an agreement: name the agreement too.")
-        wanted = {"kind": kind, "member": member, "did": did, "agreement": agreement, "round": round}
-        wanted = {column: value for column, value in wanted.items() if value is not None}
-        indexes = self._matches(wanted, since)
-        return self._logged_at(indexes if limit is None else islice(indexes, max(limit, 0)))
+        columns = {"kind": kind, "member": member, "did": did, "agreement": agreement, "round": round}
+        wanted: Wanted = {column: value for column, value in columns.items() if value is not None}
+        if limit is None:
+            return self._logged_at(self._matches(wanted, since))
+        # No more rows are looked at than are asked for.
+        return self._logged_at(islice(self._matches(wanted, since, page=max(1, min(limit, PAGE))), max(limit, 0)))
 
-    def _matches(self, wanted: dict[str, Any], since: int | None) -> Iterator[int]:
-        """Iterate over the indexes of entries with these columns, by the index that leaves fewest rows to look at."""
-        conditions: dict[str, Any] = {} if since is None else {"at >= ?": since}
-        for column, value in wanted.items():
-            number = (
-                self._rows("SELECT number FROM name WHERE text = ?", (value,), _INT) if column in INTERNED else None
-            )
-            if number == []:
-                return
-            conditions[f"{column} = ?"] = number[0][0] if number else value
-        first = self._first_at(since)
-        best = next((c for c in ("round", "member", "did", "agreement", "kind") if c in wanted), None)
-        if best not in SEGMENTED:
-            yield from self._facets(best, conditions, first)
-            return
-        for segment in self._segments(first):
-            yield from self._facets(best, {**conditions, f"idx >> {SEGMENT_BITS} = ?": segment}, first)
+    def at(self, indexes: Iterable[int]) -> Iterator[Logged]:
+        """Iterate over the entries of these indexes, in the order in which they are asked for.
 
-    def _facets(self, by: str | None, conditions: dict[str, Any], first: int) -> Iterator[int]:
-        """Iterate over the indexes, from `first`, of the entries whose columns meet the conditions."""
-        hint = f"INDEXED BY facet_{by}" if by else ""
-        where = " AND ".join([*conditions, "idx > ?"])
-        statement = f"SELECT idx FROM facet {hint} WHERE {where} ORDER BY idx LIMIT ?"  # noqa: S608
-        return (i for (i,) in self._paged(statement, first - 1, types=_INT, before=tuple(conditions.values())))
-
-    def _first_at(self, since: int | None) -> int:
-        """Return the first index whose entry may state a time from `since` on."""
-        if since is None:
-            return 0
-        # `latest` never falls: before the first entry that reaches `since`, no entry does.
-        reached = "SELECT idx FROM facet INDEXED BY facet_latest WHERE latest >= ? ORDER BY latest, idx LIMIT 1"
-        found = self._rows(reached, (since,), _INT)
-        return int(found[0][0]) if found else self.size
-
-    def _segments(self, first: int = 0) -> Iterator[int]:
-        """Iterate over the segments that have entries from `first` on; gaps, in a file from elsewhere, cost nothing."""
-        statement = "SELECT idx FROM facet WHERE idx >= ? ORDER BY idx LIMIT 1"
-        while found := self._rows(statement, (first,), _INT):
-            segment = segment_of(found[0][0])
-            yield segment
-            first = (segment + 1) << SEGMENT_BITS
-
-    def _paged(
-        self, statement: str, last: Any, *after: Any, types: Types, before: tuple[Any, ...] = (), page: int = _PAGE
-    ) -> Iterator[tuple[Any, ...]]:
-        """Iterate over the rows of a statement that goes on after `last`, its first column, up to a limit."""
-        while rows := self._rows(statement, (*before, last, *after, page), types):
-            if not last < rows[-1][0]:  # only in a damaged file, where it would go on for ever
-                raise EvidenceError("ledger-corrupt", "The ledger's rows are out of order.")
-            yield from rows
-            last = rows[-1][0]
+        Raises EvidenceError(ledger-inconsistent) for one that is not there.
+        """
+        for some in _batches(iter(indexes), _ENVELOPES):
+            found = {row.index: row for row in self._logged_at(iter(some))}
+            for index in some:
+                if index not in found:
+                    raise EvidenceError(
+                        "ledger-inconsistent", f"The ledger has columns of an entry {index}, but no entry."
+                    )
+                yield found[index]
 
     def _logged_at(self, indexes: Iterator[int]) -> Iterator[Logged]:
         for some in _batches(indexes, _ENVELOPES):
@@ -241,8 +184,10 @@ def _logged(row: tuple[Any, ...]) -> Logged:
 
 def _entry_id(key: str) -> bytes | None:
     """Return the id in a key `entry/<id>`, None for any other key."""
-    digits = key.removeprefix(state.entry_key(""))
-    if len(digits) != _ID_DIGITS or len(digits) == len(key):
+    if not key.startswith(_ENTRY):
+        return None
+    digits = key[len(_ENTRY) :]
+    if len(digits) != _ID_DIGITS:
         return None
     try:
         raw = bytes.fromhex(digits)
@@ -268,10 +213,3 @@ def _id_range(prefix: str) -> tuple[bytes, bytes]:
         return bytes.fromhex(prefix.ljust(_ID_DIGITS, "0")), bytes.fromhex(prefix.ljust(_ID_DIGITS, "f"))
     except ValueError as error:
         raise UsageError("entry-id", f"{prefix[:80]!r} is not the beginning of an id: 4 to 64 hex digits.") from error
-
-
-def _digest(text: str) -> bytes:
-    try:
-        return bytes.fromhex(text)
-    except ValueError as error:
-        raise UsageError("digest-malformed", f"{text[:80]!r} is not a digest in hex digits.") from error

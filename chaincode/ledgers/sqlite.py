@@ -15,7 +15,7 @@ from chaincode.checkpoints import Checkpoint, sign_checkpoint
 from chaincode.ledgers import DEFAULT_SKEW
 from chaincode.ledgers.connection import DEFAULT_TIMEOUT, Connection, create_file
 from chaincode.ledgers.queries import Queries
-from chaincode.ledgers.writer import Clock, Outcome, Writer, check_head, open_all
+from chaincode.ledgers.writer import Clock, Outcome, Writer, check_head, open_all, verifying_threads
 from chaincode.log import EMPTY_ROOT
 from chaincode.notes import format_vkey
 from identity.errors import UsageError
@@ -30,6 +30,7 @@ class SqliteLedger(Queries):
         super().__init__(reads.rows)
         self._reads = reads
         self._writer = writer
+        self._pool = None if writer is None else verifying_threads()
 
     @classmethod
     def create(
@@ -104,7 +105,7 @@ class SqliteLedger(Queries):
         """
         if self._writer is None:
             raise UsageError("ledger-read-only", f"{self._reads.path} was opened for reading only.")
-        return self._writer.submit(open_all(envelopes))
+        return self._writer.submit(open_all(envelopes, self._pool))
 
     def check_head(self) -> Checkpoint:
         """Verify the latest checkpoint against the ledger's key and the stored tree's edge; return it."""
@@ -115,6 +116,8 @@ class SqliteLedger(Queries):
         self._reads.close()
         if self._writer is not None:
             self._writer.close()
+        if self._pool is not None:
+            self._pool.shutdown()
 
     def __enter__(self) -> Self:
         """Return the ledger itself."""

@@ -3,8 +3,8 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 
 from chaincode import contract, state
 from chaincode.checkpoints import Checkpoint, open_checkpoint, sign_checkpoint
@@ -21,8 +21,10 @@ from identity.keys import Signer
 Clock = Callable[[], int]
 Outcome = Receipt | Rejected
 
-_VERIFIED_TOGETHER = 32  # entries that a thread verifies before it asks for more
+# Entries that a thread verifies before it asks for more. Handing four over costs less than verifying one.
+_TOGETHER, _AT_MOST = 4, 32
 _THREADS = min(4, os.cpu_count() or 1)
+_NUMBERS = 1 << 17  # how many texts' numbers are kept in memory
 
 
 class Writer:
@@ -31,6 +33,7 @@ class Writer:
     def __init__(self, connection: Connection, sign: Signer, clock: Clock, skew: int) -> None:
         self._connection, self._sign, self._clock = connection, sign, clock
         self._inside = Queries(connection.rows)
+        self._numbers: dict[str, int] = {}  # of texts in `name`, whose rows never change
         try:
             self._note = self._inside.checkpoint()
             checkpoint, self._frontier = check_head(self._inside)
@@ -56,13 +59,14 @@ class Writer:
                     raw.execute("ROLLBACK")
                     return outcomes
                 with errors_of(self._connection.path):
-                    frontier, note = self._store(accepted, writes)
+                    numbers = self._number(accepted)
+                    frontier, note = self._store(accepted, writes, numbers)
                 with errors_of(self._connection.path, committing=True):
                     raw.execute("COMMIT")
             except BaseException:
                 self._abandon()
                 raise
-            self._frontier, self._note = frontier, note
+            self._frontier, self._note, self._numbers = frontier, note, numbers
             return outcomes
 
     def _abandon(self) -> None:
@@ -86,7 +90,8 @@ class Writer:
     def _judge(self, opened: Sequence[Entry | Rejected]) -> tuple[list[Outcome], list[Entry], dict[str, bytes]]:
         """Return an outcome for each, the entries to store, and what they write."""
         known = self._inside.indexes([e.id for e in opened if isinstance(e, Entry)])
-        door = self._door.under(self._inside.get([state.FEDERATION])[state.FEDERATION])
+        values = self._values([e for e in opened if isinstance(e, Entry) and e.id not in known])
+        door = self._door.under(values[state.FEDERATION])
         outcomes: list[Outcome | None] = []
         now: int | None = None
         for entry in opened:
@@ -99,7 +104,7 @@ class Writer:
                 outcomes.append(door.refusal(entry, now))
         judged = [(i, e) for i, e in enumerate(opened) if isinstance(e, Entry) and outcomes[i] is None]
         entries = [entry for _, entry in judged]
-        verdicts, writes = contract.apply_all(entries, self._inside.get(contract.keys_of(entries)))
+        verdicts, writes = contract.apply_all(entries, values)
         accepted: list[Entry] = []
         for (i, entry), verdict in zip(judged, verdicts, strict=True):
             if verdict is None:
@@ -109,16 +114,23 @@ class Writer:
             outcomes[i] = Receipt(entry.id, known[entry.id]) if entry.id in known else verdict
         return [outcome for outcome in outcomes if outcome is not None], accepted, writes
 
-    def _store(self, accepted: Sequence[Entry], writes: dict[str, bytes]) -> tuple[Frontier, str]:
+    def _values(self, new: Sequence[Entry]) -> dict[str, bytes | None]:
+        """Return what the contract asks for about entries that the ledger does not hold, in one read."""
+        absent = dict.fromkeys(state.entry_key(entry.id) for entry in new)
+        return {**absent, **self._inside.get((contract.keys_of(new) | {state.FEDERATION}) - absent.keys())}
+
+    def _store(
+        self, accepted: Sequence[Entry], writes: dict[str, bytes], numbers: Mapping[str, int]
+    ) -> tuple[Frontier, str]:
         """Write a batch and its head into the open transaction; return the new edge of the tree and the checkpoint."""
         raw, frontier, numbered = self._connection.raw, self._frontier.copy(), enumerate(accepted, self._frontier.size)
         nodes, entries, facets, subjects = [], [], [], []
-        numbers, latest = self._numbers(accepted), self._latest()
+        latest = self._latest()
         for index, entry in numbered:
             nodes += frontier.append(leaf_hash(entry.envelope))
             entries.append((index, bytes.fromhex(entry.id), writes.pop(state.entry_key(entry.id)), entry.envelope))
             facet, latest = facet_of(entry), max(latest, entry.at)
-            names = (numbers[facet.member], numbers[facet.did], numbers.get(facet.agreement))
+            names = (numbers[facet.member], numbers[facet.did], numbers[facet.agreement] if facet.agreement else None)
             facets.append((index, facet.kind, *names, facet.round, facet.at, latest))
             subjects += [(segment_of(index), digest, index) for digest in subjects_of(entry)]
         raw.executemany("INSERT INTO entry VALUES (?, ?, ?, ?)", entries)
@@ -135,16 +147,19 @@ class Writer:
         """Return the latest time that an entry states, 0 where there is none."""
         return int(self._connection.rows("SELECT ifnull(max(latest), 0) FROM facet")[0][0])
 
-    def _numbers(self, accepted: Sequence[Entry]) -> dict[str | None, int]:
-        """Return the number of each text in the interned columns, and give one to those that have none."""
+    def _number(self, accepted: Sequence[Entry]) -> dict[str, int]:
+        """Return the number of each text in the interned columns, after giving one to those that have none."""
         texts = {text for entry in accepted for text in (entry.member, entry.did, entry.agreement) if text}
+        if texts <= self._numbers.keys():
+            return self._numbers
         rows = self._connection.rows
         known = "SELECT text, number FROM name WHERE text IN (SELECT value FROM json_each(?))"
-        numbers: dict[str | None, int] = dict(rows(known, (json.dumps(sorted(texts)),)))
+        numbers: dict[str, int] = dict(rows(known, (json.dumps(sorted(texts)),)))
         first = rows("SELECT ifnull(max(number), 0) + 1 FROM name")[0][0]
-        new = [(number, text) for number, text in enumerate(sorted(texts - numbers.keys()), first)]
-        self._connection.raw.executemany("INSERT INTO name VALUES (?, ?)", new)
-        return {**numbers, **{text: number for number, text in new}}
+        new = {text: number for number, text in enumerate(sorted(texts - numbers.keys()), first)}
+        self._connection.raw.executemany("INSERT INTO name VALUES (?, ?)", [(n, text) for text, n in new.items()])
+        kept = self._numbers if len(self._numbers) < _NUMBERS else {}
+        return {**kept, **numbers, **new}
 
     def _check_signer(self, checkpoint: Checkpoint) -> None:
         """Refuse a signer whose signatures are not those of the ledger's key (UsageError ledger-wrong-key)."""
@@ -169,16 +184,25 @@ def check_head(queries: Queries) -> tuple[Checkpoint, Frontier]:
     return checkpoint, frontier
 
 
-def open_all(envelopes: Sequence[bytes]) -> list[Entry | Rejected]:
+def open_all(envelopes: Sequence[bytes], pool: Executor | None = None) -> list[Entry | Rejected]:
     """Open each envelope, or say with the evidence's code why it is none.
 
-    OpenSSL verifies without Python's lock, so a few threads verify a batch together.
+    OpenSSL verifies without Python's lock, so the threads of a pool verify a batch together.
     """
-    if len(envelopes) < 2 * _VERIFIED_TOGETHER or _THREADS == 1:
-        return [_open_one(e) for e in envelopes]
-    some = [envelopes[i : i + _VERIFIED_TOGETHER] for i in range(0, len(envelopes), _VERIFIED_TOGETHER)]
-    with ThreadPoolExecutor(_THREADS) as pool:
-        return [opened for part in pool.map(lambda part: [_open_one(e) for e in part], some) for opened in part]
+    each = max(_TOGETHER, min(_AT_MOST, -(-len(envelopes) // _THREADS)))
+    if pool is None or len(envelopes) < 2 * _TOGETHER:
+        return _open_some(envelopes)
+    others = pool.map(_open_some, [envelopes[i : i + each] for i in range(each, len(envelopes), each)])
+    return [*_open_some(envelopes[:each]), *(opened for part in others for opened in part)]
+
+
+def verifying_threads() -> ThreadPoolExecutor | None:
+    """Return the pool for `open_all`, whose threads start when they are first needed; None on a machine of one core."""
+    return ThreadPoolExecutor(_THREADS, "fedledger-verify") if _THREADS > 1 else None
+
+
+def _open_some(envelopes: Sequence[bytes]) -> list[Entry | Rejected]:
+    return [_open_one(envelope) for envelope in envelopes]
 
 
 def _open_one(envelope: bytes) -> Entry | Rejected:

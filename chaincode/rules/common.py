@@ -102,7 +102,7 @@ def check_attempt(entry: Entry, head: Head) -> None:
 
 
 def own_seat(entry: Entry, member: str) -> str:
-    """The key of a member's seat in the entry's round and attempt."""
+    """The key of a member's seat in the entry's round and attempt; for no member what all of them begin with."""
     return state.seat_key(entry.agreement, entry.body["round"], entry.body["attempt"], member)
 
 
@@ -141,9 +141,9 @@ def check_complete(names: list[str], expected: int, what: str) -> None:
         raise Rejected("list-incomplete", f"The entry names {len(set(names))} of {expected} {what}, or one twice.")
 
 
-def seat_of(entry: Entry, view: View, member: str) -> Seat:
-    """A member's seat in the entry's round and attempt."""
-    seat = view.get(Seat, own_seat(entry, member))
+def seat_of(entry: Entry, view: View, member: str, key: str) -> Seat:
+    """A member's seat in the entry's round and attempt, whose key is at hand."""
+    seat = view.get(Seat, key)
     if seat is None:
         raise Rejected("not-on-roster", f"{member} has no seat in round {entry.body['round']}.")
     return seat

@@ -42,7 +42,8 @@ def claim(entry: Entry, view: View) -> None:
     terms, head = terms_of(entry, view), head_of(entry, view)
     move("head", head.state, "claim", "the round")
     check_attempt(entry, head)
-    seat = seat_of(entry, view, entry.member)
+    key = own_seat(entry, entry.member)
+    seat = seat_of(entry, view, entry.member, key)
     move("seat", seat.state, "claim", f"the seat of {entry.member}")
     if entry.subjects["update"] != seat.update:
         raise Rejected(
@@ -50,7 +51,7 @@ def claim(entry: Entry, view: View) -> None:
         )
     signed = entry.body["receipt"]
     if signed is None:
-        view.put(own_seat(entry, entry.member), replace(seat, claim=seat.claim or "bare"))
+        view.put(key, replace(seat, claim=seat.claim or "bare"))
         return
     owner = view.get(DidOwner, state.did_key(signed["did"]))
     stated = receipt(federation=entry.federation, agreement=entry.agreement, round_=head.round, attempt=head.attempt,
@@ -61,11 +62,12 @@ def claim(entry: Entry, view: View) -> None:
         or not verify_signature(signed["did"], stated, b64decode(signed["signature"]))
     ):
         raise Rejected("receipt-invalid", "The receipt is not one of the agreement's coordinator for this update.")
-    view.put(own_seat(entry, entry.member), replace(seat, claim="receipt"))
+    view.put(key, replace(seat, claim="receipt"))
 
 
 def record_keys(entry: Entry) -> set[str]:
-    seats = {own_seat(entry, m) for m in listed(entry.body["included"], entry.body["omitted"])}
+    seat = own_seat(entry, "")
+    seats = {seat + m for m in listed(entry.body["included"], entry.body["omitted"])}
     return agreement_keys(entry) | seats | {state.result_key(entry.agreement, entry.body["round"])}
 
 
@@ -75,7 +77,8 @@ def record(entry: Entry, view: View) -> None:
     after = move("head", head.state, "record", "the round")
     check_attempt(entry, head)
     check_complete(listed(body["included"], body["omitted"]), head.cohort, "cohort members")
-    seats = {m: seat_of(entry, view, m) for m in listed(body["included"], body["omitted"])}
+    key = own_seat(entry, "")
+    seats = {m: seat_of(entry, view, m, key + m) for m in listed(body["included"], body["omitted"])}
     for m, seat in seats.items():
         move("seat", seat.state, "record", f"the seat of {m}")
     contested = sum(_omit(entry, head, item["member"], item["reason"], seats) for item in body["omitted"])

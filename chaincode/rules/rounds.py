@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rules of a round up to its seal: open, commit, decline, seal (rules R1 and R2)."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from chaincode import state
@@ -31,18 +32,23 @@ MAX_HEADER = 1024
 
 def _judged_keys(entry: Entry, members: list[str]) -> set[str]:
     """What standing in a round is judged from, and the seats."""
-    keys = agreement_keys(entry)
+    keys, party, seat = agreement_keys(entry), state.party_key(entry.agreement, ""), own_seat(entry, "")
     for m in members:
-        keys |= {state.member_key(m), state.party_key(entry.agreement, m), own_seat(entry, m)}
+        keys.update((state.member_key(m), party + m, seat + m))
     return keys
 
 
-def _absence(entry: Entry, view: View, member: str) -> str:
-    """Why a party cannot take part at the entry's time; empty if it can."""
-    party = view.get(Party, state.party_key(entry.agreement, member))
-    if party is None:
-        raise Rejected("not-a-party", f"{member} is not a party of agreement {entry.agreement[:12]}.")
-    return absence(party, view.get(Member, state.member_key(member)), entry.at)
+def _absences(entry: Entry, view: View) -> Callable[[str], str]:
+    """Answers for a member why it cannot take part at the entry's time; empty if it can."""
+    parties, at = state.party_key(entry.agreement, ""), entry.at
+
+    def why(member: str) -> str:
+        party = view.get(Party, parties + member)
+        if party is None:
+            raise Rejected("not-a-party", f"{member} is not a party of agreement {entry.agreement[:12]}.")
+        return absence(party, view.get(Member, state.member_key(member)), at)
+
+    return why
 
 
 def open_keys(entry: Entry) -> set[str]:
@@ -80,8 +86,8 @@ def open_(entry: Entry, view: View) -> None:
         after, body["round"], body["attempt"], entry.at, entry.id, head.base, head.optimiser, roster=len(body["roster"]),
         opened_at=entry.at, commit_by=body["commit_by"], reserved=body["reservation"], spent=head.spent,
     ))  # fmt: skip
-    for m in body["roster"]:
-        view.put(own_seat(entry, m), Seat(move("seat", ABSENT, "open", f"the seat of {m}")))
+    seats = own_seat(entry, "")
+    view.put_each((seats + m for m in body["roster"]), Seat(move("seat", ABSENT, "open", "a seat")))
 
 
 def _check_next(entry: Entry, head: Head, terms: Terms) -> None:
@@ -98,11 +104,12 @@ def _check_next(entry: Entry, head: Head, terms: Terms) -> None:
 def _check_roster(entry: Entry, view: View, terms: Terms) -> None:
     roster, absent = entry.body["roster"], entry.body["absent"]
     check_complete(listed(roster, absent), terms.parties, "parties")
+    absence_of = _absences(entry, view)
     for m in roster:
-        if why := _absence(entry, view, m):
+        if why := absence_of(m):
             raise Rejected("not-in-standing", f"{m} cannot take part: {why}.")
     for item in absent:
-        if (why := _absence(entry, view, item["member"])) != item["reason"]:
+        if (why := absence_of(item["member"])) != item["reason"]:
             raise Rejected(
                 "reason-unfounded", f"{item['member']} is left out as {item['reason']}, but is {why or 'in standing'}."
             )
@@ -119,7 +126,7 @@ def seat_keys(entry: Entry) -> set[str]:
     return agreement_keys(entry) | {state.party_key(entry.agreement, entry.member), own_seat(entry, entry.member)}
 
 
-def _own_open_seat(entry: Entry, view: View) -> tuple[Terms, Seat]:
+def _own_open_seat(entry: Entry, view: View, key: str) -> tuple[Terms, Seat]:
     author(entry, view, "participant")
     terms, head = terms_of(entry, view), head_of(entry, view)
     move("head", head.state, entry.kind, "the round")
@@ -128,7 +135,7 @@ def _own_open_seat(entry: Entry, view: View) -> tuple[Terms, Seat]:
         raise Rejected(
             "past-deadline", f"Commitments to round {head.round} closed at {head.commit_by}; the entry says {entry.at}."
         )
-    seat = view.get(Seat, own_seat(entry, entry.member))
+    seat = view.get(Seat, key)
     if seat is None:
         raise Rejected("not-on-roster", f"{entry.member} has no seat in round {head.round} attempt {head.attempt}.")
     party = view.get(Party, state.party_key(entry.agreement, entry.member))
@@ -139,7 +146,8 @@ def _own_open_seat(entry: Entry, view: View) -> tuple[Terms, Seat]:
 
 def commit(entry: Entry, view: View) -> None:
     """A site commits to the digest of its update before anyone sees its bytes."""
-    terms, seat = _own_open_seat(entry, view)
+    key = own_seat(entry, entry.member)
+    terms, seat = _own_open_seat(entry, view, key)
     body, update = entry.body, entry.subjects["update"]
     if seat.state == "committed":
         code = "duplicate-commitment" if seat.update == update else "conflicting-commitment"
@@ -153,14 +161,15 @@ def commit(entry: Entry, view: View) -> None:
         raise Rejected("size-mismatch", f"An update of {terms.elements} elements cannot have {body['size']} bytes.")
     if body["metrics"] is not None and not terms.share_metrics:
         raise Rejected("metrics-not-agreed", "The agreement does not share local metrics.")
-    view.put(own_seat(entry, entry.member), Seat(after, update, body["size"], body["examples"]))
+    view.put(key, Seat(after, update, body["size"], body["examples"]))
 
 
 def decline(entry: Entry, view: View) -> None:
     """A site does not take part in this attempt."""
-    _, seat = _own_open_seat(entry, view)
+    key = own_seat(entry, entry.member)
+    _, seat = _own_open_seat(entry, view, key)
     after = move("seat", seat.state, "decline", f"the seat of {entry.member}")
-    view.put(own_seat(entry, entry.member), replace(seat, state=after, reason=entry.body["reason"]))
+    view.put(key, replace(seat, state=after, reason=entry.body["reason"]))
 
 
 def seal_keys(entry: Entry) -> set[str]:
@@ -175,9 +184,10 @@ def seal(entry: Entry, view: View) -> None:
     check_complete(listed(body["cohort"], body["out"]), head.roster, "seats")
     if body["deliver_by"] != entry.at + terms.deliver_seconds:
         raise Rejected("deadline-mismatch", f"deliver_by must be {terms.deliver_seconds} s after the seal, as agreed.")
-    weight = sum(_include(entry, view, m) for m in body["cohort"])
+    absence_of, seats = _absences(entry, view), own_seat(entry, "")
+    weight = sum(_include(entry, view, m, seats + m, absence_of) for m in body["cohort"])
     for item in body["out"]:
-        _exclude(entry, view, head, item["member"], item["reason"])
+        _exclude(entry, view, head, item, absence_of)
     if len(body["cohort"]) < terms.min_participants:
         raise Rejected(
             "below-minimum", f"{len(body['cohort'])} of at least {terms.min_participants} participants have committed."
@@ -187,19 +197,21 @@ def seal(entry: Entry, view: View) -> None:
     ))  # fmt: skip
 
 
-def _include(entry: Entry, view: View, member: str) -> int:
-    seat = seat_of(entry, view, member)
+def _include(entry: Entry, view: View, member: str, key: str, absence_of: Callable[[str], str]) -> int:
+    seat = seat_of(entry, view, member, key)
     after = move("seat", seat.state, "include", f"the seat of {member}")
-    if why := _absence(entry, view, member):
+    if why := absence_of(member):
         raise Rejected("not-in-standing", f"{member} cannot take part: {why}.")
-    view.put(own_seat(entry, member), replace(seat, state=after))
+    view.put(key, replace(seat, state=after))
     return seat.examples
 
 
-def _exclude(entry: Entry, view: View, head: Head, member: str, reason: str) -> None:
+def _exclude(entry: Entry, view: View, head: Head, item: Mapping[str, str], absence_of: Callable[[str], str]) -> None:
     """Put a seat out of the cohort for the reason that the state shows, and no other (R2)."""
-    seat = seat_of(entry, view, member)
-    why = _absence(entry, view, member) or {"open": "silent", "declined": "declined"}.get(seat.state, "")
+    member, reason = item["member"], item["reason"]
+    key = own_seat(entry, member)
+    seat = seat_of(entry, view, member, key)
+    why = absence_of(member) or {"open": "silent", "declined": "declined"}.get(seat.state, "")
     if why != reason:
         raise Rejected(
             "reason-unfounded", f"{member} is left out as {reason}, but is {why or 'committed and in standing'}."
@@ -207,4 +219,4 @@ def _exclude(entry: Entry, view: View, head: Head, member: str, reason: str) -> 
     if why == "silent" and entry.at <= head.commit_by:
         raise Rejected("seal-too-early", f"{member} may still commit until {head.commit_by}.")
     after = move("seat", seat.state, "exclude", f"the seat of {member}")
-    view.put(own_seat(entry, member), replace(seat, state=after, reason=reason))
+    view.put(key, replace(seat, state=after, reason=reason))

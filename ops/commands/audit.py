@@ -11,20 +11,21 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from chaincode import trust
 from chaincode.audit import ABSENT, FAIL, INCOMPLETE, PASS, Claim, Report, audit, unreadable
 from chaincode.audit.bundle_source import bundle_source
+from chaincode.audit.channel_export import export_channel
 from chaincode.audit.export import export as write_export
 from chaincode.audit.folder_source import LEDGER, folder_source
 from chaincode.bundle import is_bundle
+from chaincode.channel_key import Key, read_any_key
 from chaincode.checkpoints import parse_checkpoint
 from chaincode.files import read_bounded, write_whole
 from chaincode.ledgers.sqlite import SqliteLedger
 from chaincode.notes import parse_note
 from chaincode.proofs import LogSource, ScannedLog, is_proof, make_entry_proof
-from chaincode.trust import KEY_FILE, FederationKey
+from chaincode.trust import KEY_FILE
 from identity.errors import EvidenceError, UsageError
-from ops import heads, output, proof_check, settings
+from ops import channel_run, heads, output, proof_check, settings
 from ops.options import JsonOption, PathAndEntry, PathArgument, path_and
 from ops.source import folder_of, opened, read, which
 
@@ -94,8 +95,13 @@ def export(out: OutOption, path: PathArgument = None) -> None:
     if place.is_file():
         raise UsageError("not-a-run", f"{place} is a file; a run folder is exported.")
     _check_free(out, "bundle", is_bundle)
-    with folder_source(place) as source:
-        files = write_export(source, out)
+    run = channel_run.read_run(place)
+    if run is not None:
+        with channel_run.channel_evidence(run) as (channel, spool):
+            files = export_channel(channel, spool.block, out)
+    else:
+        with folder_source(place) as source:
+            files = write_export(source, out)
     output.line(f"wrote {out}: {len(files)} files, {out.stat().st_size} bytes")
     blobs = sum(file.name.startswith("blobs/") for file in files)
     output.line(f"It holds the single updates of sites ({blobs} blobs): treat it as confidential.")
@@ -148,6 +154,10 @@ def verify_folder(path: Path, **options: Any) -> Report:
     Raises:
         Unavailable: ``evidence-changing`` where findings may come from a run that is writing the folder, ``ledger-*``.
     """
+    run = channel_run.read_run(path)
+    if run is not None:
+        with _progress() as progress, channel_run.channel_evidence(run) as (channel, _):
+            return audit(channel, progress=progress, **options)
     try:
         with _progress() as progress, folder_source(path) as source:
             report = audit(source, progress=progress, **options)
@@ -237,14 +247,14 @@ def _key_path(given: Path | None) -> Path | None:
     return given or (Path(text) if text else None)
 
 
-def _key(given: Path | None) -> FederationKey | None:
+def _key(given: Path | None) -> Key | None:
     """The key that the auditor trusts, from the command line or the settings.
 
     Raises:
         EvidenceError: ``federation-key``. OSError where the file cannot be read.
     """
     path = _key_path(given)
-    return None if path is None else trust.read_key(path)
+    return None if path is None else read_any_key(path)
 
 
 def _check_free(path: Path, what: str, is_ours: Callable[[Path], bool]) -> None:

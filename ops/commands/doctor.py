@@ -18,9 +18,10 @@ import typer
 
 from identity import credentials
 from identity.didkit_check import second_opinion
-from identity.errors import Error
+from identity.errors import Error, UsageError
 from identity.keys import identity_from_seed
 from ops import output, settings
+from ops.fabric import build
 from ops.options import JsonOption
 
 app = typer.Typer(add_completion=False)
@@ -33,7 +34,10 @@ NEEDED = {
     "recomputing results": ("numpy",),
     "training": ("torch", "scikit-learn", "ray"),
     "a second opinion on credentials": ("didkit",),
+    "a Hyperledger Fabric network": ("grpcio", "hyperledger-fabric-protos"),
 }
+WITHOUT = {"didkit", "grpcio", "hyperledger-fabric-protos"}
+"""What one can do without: no problem where it is missing."""
 _FREE_BYTES = 1 << 30
 _SHARED_BYTES = 256 << 20
 _PIN = re.compile(r"([A-Za-z0-9_.-]+)==([^;\s]+)")
@@ -52,7 +56,7 @@ class Finding:
 @app.command()
 def doctor(as_json: JsonOption = False) -> None:
     """Show versions, what is missing, what is in the way."""
-    findings = [*_machine(), *_packages(), _second_opinion(), *_in_the_way(), *_settings()]
+    findings = [*_machine(), *_packages(), _second_opinion(), _fabric(), *_in_the_way(), *_settings()]
     problems = [finding for finding in findings if finding.state == PROBLEM]
     if as_json:
         output.emit_json("doctor", {"findings": [asdict(f) for f in findings], "problems": len(problems)})
@@ -98,7 +102,7 @@ def _packages() -> Iterator[Finding]:
     for needed_for, names in NEEDED.items():
         for name in names:
             found, wanted = _version(name), pinned.get(name)
-            optional = OPTIONAL if name == "didkit" else PROBLEM
+            optional = OPTIONAL if name in WITHOUT else PROBLEM
             if found is None:
                 yield Finding(name, "missing", needed_for, optional)
             elif wanted not in (None, found):
@@ -140,6 +144,17 @@ def _second_opinion() -> Finding:
     return _finding(
         name, found, purpose, opinion.verdict == "accepted", OPTIONAL if opinion.verdict == "not-available" else PROBLEM
     )
+
+
+def _fabric() -> Finding:
+    """Fabric's programs, built or to be built."""
+    what, purpose = f"Hyperledger Fabric {build.RELEASE}", "a Hyperledger Fabric network"
+    if built := build.found():
+        return Finding(what, f"built, in {built}", purpose, OK)
+    try:
+        return Finding(what, f"not built yet; {build.check_go()} can", purpose, OK)
+    except UsageError as error:
+        return Finding(what, error.message, purpose, OPTIONAL)
 
 
 def _in_the_way() -> Iterator[Finding]:

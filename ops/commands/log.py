@@ -10,11 +10,13 @@ import typer
 
 from chaincode.entries import Entry
 from chaincode.kinds import KINDS
+from chaincode.ledgers.queries import Logged
+from chaincode.ledgers.search import Wanted
 from identity.errors import UsageError
-from ops import entry_text, lineage, output
+from ops import entry_text, lineage, mentions, output
 from ops.names import Names
 from ops.options import JsonOption, LimitOption, PathArgument
-from ops.source import Source, Wanted, opened, read
+from ops.source import Source, opened, read_many
 
 app = typer.Typer(add_completion=False)
 
@@ -59,16 +61,16 @@ def log(
         found = _found(source, _within(source, columns, round_), member, start, limit + 1 if limit else 0)
         indexes = sorted(found)
         more = bool(limit) and len(indexes) > limit
-        shown = indexes[-limit:] if limit else indexes
+        shown = read_many(source, indexes[-limit:] if limit else indexes)
         if as_json:
-            entries = [_as_json(source, names, index, found[index]) for index in shown]
+            entries = [_as_json(names, logged, entry, found[logged.index]) for logged, entry in shown]
             output.emit_json("log", {"entries": entries, "more": more, "size": source.size})
             return
         if more:
             output.note(f"Only the newest {limit} are shown; --limit 0 shows all.")
         headings = _COLUMNS if member is None else (*_COLUMNS[:3], "by/about", *_COLUMNS[3:])
-        output.table(headings, [_row(source, names, index, found[index]) for index in shown], drop=_LEAST)
-        if not shown:
+        output.table(headings, [_row(names, *one, found[one[0].index]) for one in shown], drop=_LEAST)
+        if not found:
             output.note(f"None of the {source.size} entries is like that.")
 
 
@@ -76,30 +78,32 @@ def _within(source: Source, columns: dict[str, Any], round_: int | None) -> list
     """The searches whose answers together are what was asked for: a round may be one of several agreements."""
     if round_ is None:
         return [columns]
-    agreements = [read(source, logged.index)[1].agreement for logged in source.find("propose")]
-    return [columns | {"agreement": agreement, "round": round_} for agreement in agreements]
+    return [columns | {"agreement": agreement, "round": round_} for agreement in lineage.agreements(source)]
 
 
 def _found(source: Source, within: list[Wanted], member: str | None, start: int | None, asked: int) -> dict[int, str]:
     """The indexes of what was asked for, and how each concerns the member; of each search the newest ``asked``."""
     if member is None:
         return {index: "" for wanted in within for index in source.newest(wanted, start, asked)}
-    about = {index: ABOUT for index, _ in lineage.about(source, member, within, start, asked)}
     # A DID may be the member's name or the key that signed.
-    columns = ("member", "did")
     by = {
-        index: BY for wanted in within for c in columns for index in source.newest({**wanted, c: member}, start, asked)
+        index: BY
+        for wanted in within
+        for column in ("member", "did")
+        for index in source.newest({**wanted, column: member}, start, asked)
     }
+    # What is older than the newest that were asked for is not among them.
+    least = sorted(by)[-asked] if asked and len(by) >= asked else 0
+    about = {index: ABOUT for index, _ in mentions.about(source, member, within, start, asked, start=least)}
     return about | by
 
 
-def _row(source: Source, names: Names, index: int, how: str) -> tuple[object, ...]:
-    logged, entry = read(source, index)
+def _row(names: Names, logged: Logged, entry: Entry, how: str) -> tuple[object, ...]:
     names.learn(entry_text.members_of(entry))
     says, who = entry_text.summary(entry, names), names(entry.member)
     relation = (how,) if how else ()
     return (
-        index,
+        logged.index,
         output.when(entry.at),
         entry.kind,
         *relation,
@@ -110,8 +114,7 @@ def _row(source: Source, names: Names, index: int, how: str) -> tuple[object, ..
     )
 
 
-def _as_json(source: Source, names: Names, index: int, how: str) -> dict[str, Any]:
-    logged, entry = read(source, index)
+def _as_json(names: Names, logged: Logged, entry: Entry, how: str) -> dict[str, Any]:
     relation = {"relation": how} if how else {}
     return {"index": logged.index, **facts(entry), **relation, "summary": entry_text.summary(entry, names)}
 

@@ -3,6 +3,9 @@
 
 import secrets
 import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,18 +15,30 @@ import typer
 
 from identity.errors import Rejected, UsageError
 from ops import output, settings
+from ops.events import Recorder
 from ops.federation_file import FederationFile, load, locate
 from ops.narrator import Narrator
 from ops.options import JsonOption
 from ops.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from ops.runner import Finished
+    from ops.runner import Finished, Run
 
 PASSPHRASE_LIMIT = 4096
 
 _ENDS = {"attempts-exhausted", "agreement-not-valid", "member-not-valid", "not-in-standing"}
 """Refusals after which this run cannot go on: a new one, with a new agreement, can."""
+
+EventsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Add to this file, for each thing that happens, a line of JSON: kind, round, attempt, seconds since this command was started, facts.",
+    ),
+]
+BaselinesOption = Annotated[
+    bool, typer.Option(help="Train each site alone, and all data pooled, to compare with at the end.")
+]
 
 app = typer.Typer(add_completion=False)
 
@@ -40,6 +55,8 @@ def run(
     passphrase_file: Annotated[
         str | None, typer.Option(help="Encrypt the simulation's keys under the first line of this file.")
     ] = None,
+    events: EventsOption = None,
+    baselines: BaselinesOption = True,
     json: JsonOption = False,
 ) -> int:
     """Run a federation from its file, or resume its run."""
@@ -48,18 +65,16 @@ def run(
     narrator = Narrator(federation.rounds)
     _banner(narrator, federation, place)
     address = settings.text("ray_address", ray_address)
-    wanted = _dashboard(dashboard)
-    passphrase = _passphrase(settings.text("passphrase_file", passphrase_file))
+    wanted, passphrase = _dashboard(dashboard), _passphrase(settings.text("passphrase_file", passphrase_file))
     settings.prepare_ray(secrets.token_hex(32), address=address)
     # Ray reads its settings when it is imported, so its importer comes after them.
     runner = import_module("ops.runner")
     options = runner.Options(
         workers=settings.count("workers", workers), ray_address=address,
-        dashboard=wanted, passphrase=passphrase,
+        dashboard=wanted, passphrase=passphrase, baselines=baselines,
     )  # fmt: skip
     try:
-        with narrator:
-            finished = runner.Run(federation, place, options, narrator).carry_out()
+        finished = _carry_out(partial(runner.Run, federation, place, options), narrator, events)
     except KeyboardInterrupt:
         output.note("Nothing is lost. The run goes on with:")
         output.note(f"  {output.command_line('run', file, *(['--dir', folder] if folder else []))}")
@@ -70,6 +85,14 @@ def run(
             raise Rejected(refusal.code, refusal.message, next=again) from refusal
         raise
     return _conclude(finished, as_json=json)
+
+
+def _carry_out(run: Callable[..., "Run"], narrator: Narrator, events: str | None) -> "Finished":
+    """Carry out a run that is told to the narrator, and recorded where somebody wants its events."""
+    with ExitStack() as stack:
+        watch = stack.enter_context(Recorder(events, narrator)) if events else narrator
+        stack.enter_context(narrator)
+        return run(narrator, watch=watch).carry_out()
 
 
 def _dashboard(given: bool | None) -> bool:

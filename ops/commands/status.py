@@ -67,14 +67,14 @@ def status(
     now = int(time.time())
     with opened(path, announce=not as_json) as source:
         names = Names(source)
-        proposals = lineage.proposals(source)
-        overview = _overview(source, proposals, agreement, now) if proposals else None
+        agreements = lineage.agreements(source)
+        overview = _overview(source, choose(agreements, agreement), now) if agreements else None
         run = None if path is not None and Path(path).is_file() else run_folder.resolve(path)
         holder = run.holder() if run else None
         if as_json:
             output.emit_json("status", _as_json(source, names, overview, limit, holder))
             return
-        _show_ledger(source, names, list(proposals))
+        _show_ledger(source, names, agreements)
         if overview is None:
             output.line()
             output.line("next: an agreement is proposed")
@@ -86,11 +86,11 @@ def status(
             _show_resume(run)
 
 
-def _overview(source: Source, proposals: dict[str, Entry], wanted: str | None, now: int) -> Overview:
-    digest = choose(list(proposals), wanted)
-    view = read_round(source, digest, proposals[digest].body["terms"]["parties"])
+def _overview(source: Source, agreement: str, now: int) -> Overview:
+    _, proposal = lineage.proposal(source, agreement)
+    view = read_round(source, agreement, proposal.body["terms"]["parties"])
     # What a coordinator would do that started now; the sites' deliveries are not on the ledger.
-    return Overview(proposals[digest], view, next_step(view, Gathered(), now, now), now)
+    return Overview(proposal, view, next_step(view, Gathered(), now, now), now)
 
 
 def _show_ledger(source: Source, names: Names, agreements: Sequence[str]) -> None:

@@ -7,7 +7,6 @@ that it went into, which is what a withdrawal would touch.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,12 +15,12 @@ import typer
 from chaincode import models
 from chaincode.entries import Entry
 from identity.errors import UsageError
-from ops import lineage, output
+from ops import lineage, mentions, output, uses
 from ops.entry_text import metrics
 from ops.lineage import INCLUDED, Contribution
 from ops.names import Names
 from ops.options import JsonOption, PathArgument
-from ops.source import Source, digest, next_for, opened, read
+from ops.source import Source, digest, next_for, opened, read_many
 
 app = typer.Typer(add_completion=False)
 
@@ -60,7 +59,8 @@ def trace(
             return
         (_show_back if model is not None else _show_forward)(answer, names)
         if answer["more"]:
-            output.note(f"Only the newest {limit} rounds are shown; --limit 0 shows all.")
+            of = f" of {answer['behind']}" if "behind" in answer else ""
+            output.note(f"Only the newest {limit}{of} rounds are shown; --limit 0 shows all.")
 
 
 def _model(source: Source, text: str) -> str:
@@ -68,40 +68,39 @@ def _model(source: Source, text: str) -> str:
 
 
 def _back(source: Source, names: Names, model: str, limit: int) -> Answer:
-    rounds = list(islice(lineage.ancestry(source, model), limit + 1 if limit else None))
-    more = bool(limit) and len(rounds) > limit
-    rounds = rounds[:limit] if limit else rounds
-    proposals = lineage.proposals(source)
-    used = {r.agreement for r in rounds} | {a for a, p in proposals.items() if p.subjects["initial-model"] == model}
+    rounds = list(lineage.ancestry(source, model, limit))
+    behind = lineage.length(source, model) if len(rounds) == limit else len(rounds)
+    used = {r.agreement: lineage.proposal(source, r.agreement) for r in rounds} | lineage.starters(source, model)
     members = sorted({c.member for r in rounds for c in r.contributions if c.outcome == INCLUDED})
     names.learn(members)
     admissions = _admissions(source)
-    about = [read(source, index)[1] for index in source.by_subject(model)]
+    about = [entry for _, entry in read_many(source, source.by_subject(model))]
+    more = behind > len(rounds)
     return {
-        "model": model, "rounds": [asdict(r) for r in rounds], "more": more,
+        "model": model, "rounds": [asdict(r) for r in rounds], "more": more, "behind": behind,
         "released": [{"entry": e.id, "at": e.at} for e in about if e.kind == "release" and e.subjects["model"] == model],
-        "agreements": [_agreement(source, a, p) for a, p in proposals.items() if a in used],
+        "agreements": [_agreement(source, a, p) for a, (_, p) in sorted(used.items(), key=lambda item: item[1][0])],
         "sites": [{"member": m, "organisation": names.organisation(m), "credentials": admissions.get(m, [])} for m in members],
         "initial": None if more else rounds[-1].base if rounds else model,
     }  # fmt: skip
 
 
 def _from_member(source: Source, member: str, limit: int) -> Answer:
-    found = lineage.contributions_of(source, member, limit + 1 if limit else 0)
-    answer = {"member": member} | _uses(source, found, lineage.first_included(source, member), limit)
-    concerned = lineage.about(
+    found = uses.contributions_of(source, member, limit + 1 if limit else 0)
+    answer = {"member": member} | _uses(source, found, uses.first_included(source, member), limit)
+    concerned = mentions.about(
         source, member, [{"kind": kind} for kind in ("open", "seal", "record")], None, limit + 1 if limit else 0
     )
     left_out = [
         {"agreement": e.agreement, "round": e.body["round"], "attempt": e.body["attempt"], "at": e.at, "entry": e.id,
-         "reason": lineage.left_out(e, member)} for _, e in concerned
+         "reason": mentions.left_out(e, member)} for _, e in concerned
     ]  # fmt: skip
     shown = left_out[-limit if limit else None :]
     return answer | {"left_out": shown, "more": answer["more"] or len(shown) < len(left_out)}
 
 
 def _from_update(source: Source, update: str, limit: int) -> Answer:
-    found = [lineage.contribution(source, commit) for commit in lineage.commits_to(source, update)]
+    found = uses.contributions(source, uses.commits_to(source, update))
     if not found:
         raise UsageError(
             "update-unknown",
@@ -115,7 +114,7 @@ def _from_update(source: Source, update: str, limit: int) -> Answer:
 
 def _uses(source: Source, found: Sequence[Contribution], first: Mapping[str, int], limit: int) -> Answer:
     direct = {(c.agreement, c.round) for c in found if c.outcome == INCLUDED}
-    used = lineage.uses(source, first, direct, limit + 1 if limit else 0)
+    used = uses.uses(source, first, direct, limit + 1 if limit else 0)
     more = bool(limit) and max(len(found), len(used)) > limit
     shown = slice(-limit if limit else None, None)
     return {"updates": [asdict(c) for c in found[shown]], "models": [asdict(u) for u in used[shown]], "more": more}
@@ -124,8 +123,7 @@ def _uses(source: Source, found: Sequence[Contribution], first: Mapping[str, int
 def _admissions(source: Source) -> dict[str, list[dict[str, Any]]]:
     """The credentials with which each member was admitted, oldest first."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for logged in source.find("admit"):
-        entry = read(source, logged.index)[1]
+    for _, entry in read_many(source, source.newest({"kind": "admit"}, None, 0)):
         body = entry.body
         found.setdefault(body["admits"], []).append({
             "credential": entry.subjects["credential"], "entry": entry.id, "not_before": body["not_before"],
@@ -136,7 +134,8 @@ def _admissions(source: Source) -> dict[str, list[dict[str, Any]]]:
 
 def _agreement(source: Source, agreement: str, proposal: Entry) -> dict[str, Any]:
     terms = proposal.body["terms"]
-    signers = {e.member: e.id for e in (read(source, i.index)[1] for i in source.find("sign", agreement=agreement))}
+    signed = read_many(source, source.newest({"kind": "sign", "agreement": agreement}, None, 0))
+    signers = {entry.member: entry.id for _, entry in signed}
     shown = ("title", "purpose", "legal_basis", "data_categories", "model_users", "coordinator", "task")
     return {"agreement": agreement, "entry": proposal.id, **{k: terms[k] for k in shown}, "signed": signers}
 

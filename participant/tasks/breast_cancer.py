@@ -32,6 +32,7 @@ class BreastCancer(Task):
 
     name = "breast-cancer"
     version = "1"
+    stacked = True
 
     def build_model(self) -> nn.Module:
         """The perceptron."""

@@ -3,6 +3,7 @@
 
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,18 @@ from hypothesis import strategies as st
 
 from chaincode.agreement import TensorSpec
 from chaincode.blobs import CHUNK, chunk_root, format_header, parse_header
-from chaincode.update import SLICE, check_range, encode, encode_blob, encode_to, runs, slices, tensor_at, vector_length
+from chaincode.update import (
+    SLICE,
+    check_range,
+    encode,
+    encode_blob,
+    encode_tensors,
+    encode_to,
+    runs,
+    slices,
+    tensor_at,
+    vector_length,
+)
 from identity.errors import EvidenceError
 from tests.chaincode.test_update_oracle import (
     header,
@@ -49,6 +61,59 @@ def test_integers_equal_the_plain_version(
         actual = encode(*arrays, specs, encoding)
         assert actual.tolist() == expected
         assert actual.dtype == np.dtype({"int32": "<i4", "int64": "<i8"}[encoding])
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data(), st.sampled_from([("int32", 30), ("int64", 52)]), st.booleans())
+def test_tensors_give_the_bytes_of_their_vectors(data: st.DataObject, kind: tuple[str, int], finite: bool) -> None:
+    encoding, limit = kind
+    specs = data.draw(tensor_specs(limit))
+    mean = [one for one in specs if one.rule == "mean"]
+    new = np.array(_vector(data, specs, finite), np.float32)
+    base = np.array([data.draw(st.sampled_from([v, -v, 0.0, 1.0, 2.0**-149])) for v in new.tolist()], np.float32)
+    ends = np.cumsum([one.elements for one in mean], dtype=int)
+    head = header(length=len(new), encoding=encoding)
+
+    def outcome(encoder: Any, *arrays: Any) -> tuple[Any, bytes]:
+        written = bytearray()
+        try:
+            return encoder(head, *arrays, specs, written.extend), bytes(written)
+        except EvidenceError as error:
+            return (error.code, error.message), b""
+
+    parts = [
+        [v[end - one.elements : end].reshape(one.shape) for end, one in zip(ends, mean, strict=True)]
+        for v in (new, base)
+    ]
+    assert outcome(encode_tensors, *parts) == outcome(encode_to, new, base)
+
+
+def test_tensors_longer_and_shorter_than_a_slice_share_slices() -> None:
+    shapes = [(3,), (2 * SLICE + 5,), (7, 11), (), (SLICE - 9,)]
+    specs = [spec(f"t{i}", *shape, clip=i % 3 - 4, bits=20) for i, shape in enumerate(shapes)]
+    rng = np.random.default_rng(5)
+    new, base = ([rng.normal(0, 0.1, s).astype(np.float32) for s in shapes] for _ in range(2))
+    vectors = [np.concatenate([t.reshape(-1) for t in tensors]) for tensors in (new, base)]
+    pieces, whole = bytearray(), bytearray()
+    head = header(length=vector_length(specs))
+    assert encode_tensors(head, new, base, specs, pieces.extend) == encode_to(head, *vectors, specs, whole.extend)
+    assert pieces == whole
+    start = parse_header(whole)[1]
+    assert bytes(whole[start:]) == encode(*vectors, specs, "int32").tobytes()
+
+
+@pytest.mark.parametrize("wrong", [
+    lambda a: [a[0].astype(np.float64), a[1]],
+    lambda a: [a[0].T, a[1]],
+    lambda a: [a[0][:1], a[1]],
+    lambda a: [a[0]],
+    lambda a: [*a, a[1]],
+])  # fmt: skip
+def test_other_tensors_are_refused(wrong: Any) -> None:
+    specs, right = [spec("a", 2, 3), spec("b", 4)], [np.zeros((2, 3), np.float32), np.zeros(4, np.float32)]
+    for new, base in ((wrong(right), right), (right, wrong(right))):
+        with pytest.raises(ValueError):  # noqa: PT011 (zip has its own words)
+            encode_tensors(header(length=10), new, base, specs, bytearray().extend)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])

@@ -9,9 +9,11 @@ from typing import Any
 from chaincode.agreement import agreement_digest
 from chaincode.blobs import Header
 from chaincode.evidence import Commitment
-from coordinator.dispatch import Dispatch, HeldSum
+from coordinator.aggregate import HeldSum
+from coordinator.dispatch import Dispatch
 from coordinator.jobs import ClusterSettings, TaskInfo
 from coordinator.ports import Delivery, FinishOrder, Outcome
+from participant.outbox import Outbox
 from participant.ports import TrainFailure, TrainOrder, TrainResult
 from participant.tasks import locate_task
 
@@ -101,7 +103,7 @@ def deliveries(asked: Sequence[TrainOrder], answers: Answers) -> list[Delivery]:
                 h.federation, h.agreement, h.round, h.attempt, h.base, h.member, answer.digest, answer.size,
                 answer.examples, h.encoding, h.length,
             )  # fmt: skip
-            made.append(Delivery(commitment, f"{order.outbox}/{answer.digest}"))
+            made.append(Delivery(commitment, Outbox(Path(order.outbox)).find([answer.digest])[answer.digest]))
     return made
 
 

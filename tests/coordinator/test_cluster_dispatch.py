@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from chaincode.blobs import Header
 from chaincode.evidence import Commitment
-from coordinator.dispatch import DIED, LATE, Call, Dispatch, balanced
+from coordinator.dispatch import Dispatch
 from coordinator.jobs import Baselines
+from coordinator.pool import DIED, LATE, Call, balanced
 from coordinator.ports import Delivery, FinishOrder, Outcome
 from identity.errors import Error, EvidenceError, Unavailable, UsageError
 from participant.ports import TrainFailure, TrainOrder, TrainResult
@@ -99,7 +100,8 @@ def test_calls_are_named_by_federation_agreement_round_and_attempt() -> None:
     assert {call.name for call in pool.calls} == {"train ffffffffffff/aaaaaaaaaaaa round 3 attempt 2"}
 
 
-def test_the_next_round_is_balanced_by_what_the_last_one_said() -> None:
+def test_the_next_round_is_balanced_by_what_the_last_one_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordinator.dispatch.WORTH_A_CALL", 1e-9)
     sizes = dict(zip(SITES, (100, 10, 10, 10, 10, 10, 10), strict=True))
     pool = Scripted(lambda call: [result(s, sizes[s]) for s in names(call)])
     of = dispatch(pool)
@@ -107,6 +109,15 @@ def test_the_next_round_is_balanced_by_what_the_last_one_said() -> None:
         list(of.train([order(s) for s in SITES]))
     assert sorted(map(len, map(names, pool.calls[:2]))) == [3, 4]
     assert names(pool.calls[2]) == ["site-01"]
+
+
+def test_a_round_that_is_soon_trained_is_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordinator.dispatch.WORTH_A_CALL", 1e9)
+    pool = Scripted(lambda call: [result(s) for s in names(call)])
+    of = dispatch(pool)
+    for _ in range(2):
+        list(of.train([order(s) for s in SITES]))
+    assert [len(names(call)) for call in pool.calls] == [4, 3, 7], "the first time nobody knows how long it takes"
 
 
 def test_a_worker_that_answers_in_part_gets_the_rest() -> None:

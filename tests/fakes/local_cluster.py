@@ -9,8 +9,9 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Self
 
-from coordinator.dispatch import DIED, LATE, Call, Dispatch
+from coordinator.dispatch import Dispatch
 from coordinator.jobs import ClusterSettings
+from coordinator.pool import DIED, LATE, Call
 from identity.errors import Error, Unavailable
 
 _HOST: list[Any] = []

@@ -12,7 +12,7 @@ from identity.errors import EvidenceError, Rejected
 class MemoryLedger:
     """Holds the log and the state in lists and dicts; forgets them with the process."""
 
-    def __init__(self, *, origin: str, log_key: str, clock: Callable[[], int], skew: int = DEFAULT_SKEW) -> None:
+    def __init__(self, *, origin: str, log_key: str | None, clock: Callable[[], int], skew: int = DEFAULT_SKEW) -> None:
         self._door = Door(origin, log_key, skew)
         self._clock = clock
         self._log: list[bytes] = []

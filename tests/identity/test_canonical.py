@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -128,6 +129,38 @@ def test_size_limit_is_in_bytes_and_inclusive() -> None:
     data = b'"' + b"a" * 98 + b'"'
     assert canonical.loads(data, limit=100) == "a" * 98
     assert _code(lambda: canonical.loads(data, limit=99)) == "json-too-large"
+
+
+_FLAT_TEXT = st.text(st.sampled_from('a"\\\\,:{}[]\n\x7f\x1f é0'), max_size=3) | st.text(max_size=3)
+_FLAT: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {"a": _FLAT_TEXT | _INTEGERS | st.none(), "b-c": st.booleans() | _FLAT_TEXT | st.just([])}
+)
+
+
+@settings(max_examples=400)
+@given(_FLAT, st.data())
+@example({"a": 10**15, "b-c": True}, None)
+@example({"a": '","b-c":"', "b-c": ""}, None)
+def test_what_a_flat_pattern_matches_is_read_as_the_general_way_reads_it(value: Any, data: Any) -> None:
+    text = canonical.dumps(value).decode("utf-8")
+    if data is not None and data.draw(st.booleans()):
+        position = data.draw(st.integers(0, len(text)))
+        length = data.draw(st.integers(0, 2))
+        text = (
+            text[:position]
+            + data.draw(st.sampled_from(["", " ", "0", "-", '"', "1.0", "\\u0061", "e", ","]))
+            + text[position + length :]
+        )
+    found = re.fullmatch(canonical.flat_pattern(["b-c", "a"]), text)
+    if found is not None:
+        read = dict(zip(["a", "b-c"], map(canonical.flat_value, found.groups()), strict=True))
+        assert canonical.loads(text.encode("utf-8")) == read
+        assert [type(v) for v in canonical.loads(text.encode("utf-8")).values()] == [type(v) for v in read.values()]
+
+
+@pytest.mark.parametrize("value", [{"a": "text", "b-c": -7}, {"a": None, "b-c": 0}, {"a": True, "b-c": 10**15 - 1}])
+def test_a_flat_pattern_matches_plain_values(value: Any) -> None:
+    assert re.fullmatch(canonical.flat_pattern(value), canonical.dumps(value).decode("ascii"))
 
 
 @given(_VALUES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from typing import Any
 
 import pytest
@@ -184,3 +185,39 @@ def test_one_changed_byte_never_verifies_and_only_evidence_errors_escape(data: s
 def test_hostile_bytes(data: bytes) -> None:
     with pytest.raises(EvidenceError):
         envelope.parse(data)
+
+
+_NEVER = re.compile(r"(?!)")
+_SCRAPS = ["", '"', "=", "==", ",", " ", "\\u0041", "\\", "}", "A", "é", "z" * 130]
+
+
+def _outcome(data: bytes) -> object:
+    try:
+        return envelope.parse(data)
+    except EvidenceError as error:
+        return error.code, error.message
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_the_quick_way_reads_as_the_general_way(data: st.DataObject) -> None:
+    """Around the borders of its parts, where the spellings that both ways must agree on differ."""
+    text = SEALED.decode("ascii")
+    borders = [i for i, c in enumerate(text) if c in '"=:,{}[]']
+    at, length = data.draw(st.sampled_from(borders)), data.draw(st.integers(0, 2))
+    changed = (text[:at] + data.draw(st.sampled_from(_SCRAPS)) + text[at + length :]).encode("utf-8")
+    quick = _outcome(changed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(envelope, "_PLAIN", _NEVER)
+        assert _outcome(changed) == quick
+
+
+@pytest.mark.parametrize("payload_type", ["a/b", 'quo"ted', "back\\slash", "~" * 128])
+@pytest.mark.parametrize("payload", [b"", b"x", b"\xff" * 1000])
+def test_both_ways_of_writing_write_the_same(
+    payload_type: str, payload: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = envelope.seal(payload, payload_type, ALICE)
+    assert envelope.parse(quick) == envelope.Envelope(payload_type, payload, ALICE.did, envelope.parse(quick).signature)
+    monkeypatch.setattr(envelope, "_PLAIN", _NEVER)
+    assert envelope.seal(payload, payload_type, ALICE) == quick

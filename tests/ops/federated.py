@@ -21,6 +21,7 @@ from ops.federation_file import FederationFile, load
 from ops.founding import Founder, Keys, build_agreement, make_keys, propose
 from ops.sites import SimulatedSites, SiteAgent
 from participant.agent import Agent
+from participant.outbox import Outbox
 from tests.fakes.local_cluster import LocalCluster
 from tests.fakes.memory_ledger import MemoryLedger
 
@@ -62,6 +63,7 @@ class Federated:
         self.digest = propose(self.ledger, self.coordinator, self.agreement, self.now)
         self.proposal: Entry = find_proposal(self.ledger.entries(), self.digest)
         self.blobs = BlobStore(folder / "blobs", fsync=False)
+        self.outbox = Outbox(folder / "outbox")
         self.events: list[Event] = []
         self.agents: dict[str, SiteAgent] = {site: self.agent(site) for site in self.keys.sites}
         for agent in self.agents.values():
@@ -75,11 +77,9 @@ class Federated:
     def agent(self, site: str, **changes: Any) -> Agent:
         """A site's agent that has adopted the agreement."""
         identity = self.keys.sites[site]
-        outbox = self.folder / "outbox" / site
-        outbox.mkdir(parents=True, exist_ok=True)
         made = Agent(**{
             "site": site, "author": Author(self.federation, identity.did, identity), "secret": self.keys.secrets[site],
-            "outbox": outbox, "ledger": self.ledger, "clock": self.now, "base_model": self.base_model, **changes,
+            "outbox": self.outbox, "ledger": self.ledger, "clock": self.now, "base_model": self.base_model, **changes,
         })  # fmt: skip
         made.adopt(self.proposal, self.token("coordinator"))
         return made
@@ -114,7 +114,7 @@ class Federated:
         agents: Mapping[str, SiteAgent] = {self.member(site): agent for site, agent in self.agents.items()}
         return SimulatedSites(
             agents, self.ledger, self.cluster, recompute=recompute or self._recorded,
-            watch=self.events.append, clock=self.now,
+            watch=self.events.append, clock=self.now, outbox=self.outbox,
         )  # fmt: skip
 
     def _recorded(self, agreement: str, round_: int) -> tuple[str, str]:

@@ -4,6 +4,7 @@
 import pytest
 
 from chaincode.author import Author, find_proposal
+from chaincode.blobs import chunk_root
 from identity import credentials
 from identity.errors import CredentialError, EvidenceError, Rejected
 from participant.agent import Agent, RoundView, read_round
@@ -83,7 +84,7 @@ def test_an_agreement_that_was_not_adopted_is_not_followed(make: Make) -> None:
     federated = make()
     view = opened(federated)
     bare = Agent(
-        site="site-01", author=agent(federated).author, secret=bytes(32), outbox=federated.folder, ledger=federated.ledger,
+        site="site-01", author=agent(federated).author, secret=bytes(32), outbox=federated.outbox, ledger=federated.ledger,
         clock=federated.now, base_model=federated.base_model,
     )  # fmt: skip
     assert refusal(bare, view, federated.now()) == "agreement-unknown"
@@ -124,7 +125,7 @@ def test_an_agreement_for_others_is_not_adopted(make: Make, tmp_path_factory: py
     identity = federated.keys.authority
     stranger = Agent(
         site="stranger", author=Author(federated.federation, identity.did, identity), secret=bytes(32),
-        outbox=federated.folder, ledger=federated.ledger, clock=federated.now, base_model=federated.base_model,
+        outbox=federated.outbox, ledger=federated.ledger, clock=federated.now, base_model=federated.base_model,
     )  # fmt: skip
     with pytest.raises(Rejected) as refused:
         stranger.adopt(federated.proposal, federated.token("coordinator"))
@@ -143,9 +144,10 @@ def test_bytes_are_delivered_after_the_seal_only(make: Make) -> None:
             "cohort": federated.agreement["parties"], "out": []}  # fmt: skip
     federated.accept(federated.coordinator.entry("seal", at, body, agreement=federated.digest))
     view = read_round(federated.ledger, federated.digest, federated.agreement["parties"])
-    path = agent(federated).deliver(view)
-    assert path is not None
-    assert path.name == view.seats[federated.member("site-01")].update  # type: ignore[union-attr]
+    place = agent(federated).deliver(view)
+    assert place is not None
+    with place.open() as data:
+        assert chunk_root(data) == view.seats[federated.member("site-01")].update  # type: ignore[union-attr]
     federated.accept(agent(federated).claim(view, None))
     assert federated.entries("claim")[0].body["receipt"] is None
 

@@ -82,3 +82,13 @@ def test_it_imports_none_of_what_it_looks_for() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_without_go_there_is_no_fabric_and_no_problem(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FEDLEDGER_FABRIC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (found,) = [one for what, one in findings(terminal).items() if what.startswith("Hyperledger Fabric")]
+    assert found["state"] == "not available"
+    assert "there is no Go" in found["found"]

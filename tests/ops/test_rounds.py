@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whole rounds: the driver, the agents, the contract, real training and exact sums; every fault that a site can have."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 
+from chaincode.packs import Place
 from coordinator.steps import Event
 from identity.errors import Rejected
 from ops.simulate import Honest, Silent, Tampering
@@ -54,11 +54,10 @@ class Copying(Honest):
         assert Copying.victim is not None
         return self.agent.answer(view, Copying.victim)
 
-    def deliver(self, view: RoundView) -> Path | None:
+    def deliver(self, view: RoundView) -> Place | None:
         assert Copying.victim is not None
-        copied = self.agent.outbox / "copy"  # type: ignore[attr-defined]
-        shutil.copyfile(copied.parent.parent / Copying.victim.site / Copying.victim.digest, copied)
-        return copied
+        place: Place = self.agent.outbox.find([Copying.victim.digest])[Copying.victim.digest]  # type: ignore[attr-defined]
+        return place
 
 
 class Copied(Honest):
@@ -82,14 +81,17 @@ def test_a_copied_update_names_another_member(make: Make) -> None:
 class Linking(Honest):
     """Delivers a link to its own, honest blob."""
 
-    def deliver(self, view: RoundView) -> Path | None:
+    def deliver(self, view: RoundView) -> Place | None:
         honest = self.agent.deliver(view)
         if honest is None:
             return None
-        link = honest.with_name("link")
+        with honest.open() as data:
+            real = Path(honest.path).with_name("real")
+            real.write_bytes(data)
+        link = real.with_name("link")
         link.unlink(missing_ok=True)
-        link.symlink_to(honest)
-        return link
+        link.symlink_to(real)
+        return Place(str(link))
 
 
 def test_a_link_is_no_delivery_and_holds_nobody_up(make: Make) -> None:

@@ -77,7 +77,7 @@ def test_a_run_folder_has_the_places_of_the_design_and_keys_for_the_owner_alone(
     relative = {
         run.federation_file: "federation.toml", run.ledger: "ledger.sqlite", run.key_file: "federation.vkey", run.keys: "keys",
         run.credentials: "credentials", run.blobs: "blobs", run.models: "models", run.model: "release/model.safetensors",
-        run.proof: "release/model.proof", run.model_card: "release/model-card.md", run.outbox("site-01"): "outbox/site-01",
+        run.proof: "release/model.proof", run.model_card: "release/model-card.md", run.outbox: "outbox",
     }  # fmt: skip
     for path, name in relative.items():
         assert path == tmp_path / "demo" / name

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from identity.errors import UsageError
-from ops import source as sources
+from chaincode.ledgers import search
+from identity.errors import EvidenceError, UsageError
 from ops.run_folder import RunFolder
-from ops.source import opened
+from ops.source import opened, read_many
 from tests.chaincode.contract.world import World
 from tests.ops.runs import Terminal, rich_world, write_evidence, write_run
 
@@ -42,11 +42,11 @@ def test_a_bundle_answers_as_the_run_that_it_was_made_from(
     assert answers[0].replace(str(run.path), "PATH") == answers[1].replace(str(bundle), "PATH")
 
 
-@pytest.mark.parametrize("window", [1, 7, 4096])
+@pytest.mark.parametrize("page", [1, 7, 1024])
 def test_a_bundle_searches_as_the_ledger_does(
-    run: RunFolder, tmp_path: Path, here: World, window: int, monkeypatch: pytest.MonkeyPatch
+    run: RunFolder, tmp_path: Path, here: World, page: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "_WINDOW", window)
+    monkeypatch.setattr(search, "PAGE", page)
     bundle = write_evidence(tmp_path / "evidence", run)
     some = here.entries[20]
     with opened(str(run.path)) as ledger, opened(str(bundle)) as replayed:
@@ -63,6 +63,10 @@ def test_a_bundle_searches_as_the_ledger_does(
                 for limit in (0, 1, 3):
                     assert ledger.newest(wanted, since, limit) == replayed.newest(wanted, since, limit)
                 assert list(ledger.find(**wanted, since=since)) == list(replayed.find(**wanted, since=since))
+                for start in (0, 17):
+                    assert list(ledger.places(wanted, since, start)) == list(replayed.places(wanted, since, start))
+        asked = [9, 2, 30, 2]
+        assert list(ledger.at(asked)) == list(replayed.at(asked)) == [ledger.entry(index) for index in asked]
         for digits in ("", "0", "ab"):
             assert ledger.digests(digits) == replayed.digests(digits)
         for unknown in (10**6, "f" * 64, "abc"):
@@ -115,15 +119,36 @@ def test_a_ledger_that_is_none_is_unreadable_evidence(terminal: Terminal, tmp_pa
 
 def test_a_changed_entry_is_not_shown(terminal: Terminal, here: World, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", here)
-    with sqlite3.connect(run.ledger) as raw:
-        raw.execute("DROP TRIGGER entry_update")
-        raw.execute("UPDATE entry SET envelope = CAST(replace(envelope, 'A', 'B') AS BLOB) WHERE idx = 5")
-        raw.execute(
-            "CREATE TRIGGER entry_update BEFORE UPDATE ON entry BEGIN SELECT RAISE(ABORT, 'entries are never changed'); END"
-        )
+    change_entry(run, 5)
     terminal("show", run.path, 5, code=1)
     terminal("log", run.path, code=1)
     assert terminal.err.startswith("error: ")
+
+
+def test_many_entries_are_opened_in_their_order_and_none_that_was_changed(
+    run: RunFolder, here: World, tmp_path: Path
+) -> None:
+    with opened(str(run.path)) as source:
+        asked = [*range(len(here.entries)), 3] * 5  # enough for several threads
+        found = list(read_many(source, asked))
+        assert [logged.index for logged, _ in found] == asked
+        assert [entry.id for _, entry in found] == [here.entries[index].id for index in asked]
+        assert list(read_many(source, [])) == []
+    damaged = write_run(tmp_path / "run", here)
+    change_entry(damaged, 5)
+    with opened(str(damaged.path)) as source:
+        assert len(list(read_many(source, [4, 6]))) == 2
+        with pytest.raises(EvidenceError):
+            list(read_many(source, [4, 5, 6]))
+
+
+def change_entry(run: RunFolder, index: int) -> None:
+    """Change the bytes of a stored entry, as whoever holds the file can."""
+    with sqlite3.connect(run.ledger) as raw:
+        (guard,) = raw.execute("SELECT sql FROM sqlite_master WHERE name = 'entry_update'").fetchone()
+        raw.execute("DROP TRIGGER entry_update")
+        raw.execute("UPDATE entry SET envelope = CAST(replace(envelope, 'A', 'B') AS BLOB) WHERE idx = ?", (index,))
+        raw.execute(guard)
 
 
 def test_queries_leave_no_trace_in_the_folder(terminal: Terminal, run: RunFolder) -> None:

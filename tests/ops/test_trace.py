@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """``fedledger trace``, in both directions, held against a walk over the plain list of entries."""
 
+import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -165,10 +167,71 @@ def test_a_base_that_nobody_recorded_breaks_the_chain(here: World, tmp_path: Pat
     run = write_run(tmp_path / "run", here)
     with opened(str(run.path)) as source:
         rounds = list(lineage.ancestry(source, digest("continued")))
-        broken = lineage.Recorded(**{f: getattr(rounds[1], f) for f in rounds[1].__slots__} | {"base": "0" * 64})
+        lineage._check_base(source, rounds[1], rounds[2])
+        for wrong in (replace(rounds[1], base="0" * 64), replace(rounds[1], round=3)):
+            with pytest.raises(EvidenceError) as caught:
+                lineage._check_base(source, wrong, rounds[2])
+            assert caught.value.code == "lineage-broken"
         with pytest.raises(EvidenceError) as caught:
-            lineage._before(source, broken, lineage.proposals(source))
+            lineage._handed_on(source, rounds[0].agreement, "0" * 64)
         assert caught.value.code == "lineage-broken"
+
+
+@pytest.mark.parametrize(
+    "lost", ["UPDATE facet SET kind = 'claim' WHERE kind = 'record' AND round = 1", "DELETE FROM facet WHERE round = 1"]
+)
+def test_a_round_whose_record_is_not_there_breaks_the_chain(terminal: Terminal, tmp_path: Path, lost: str) -> None:
+    here = world(3).recorded(3)
+    run = write_run(tmp_path / "run", here)
+    with sqlite3.connect(run.ledger) as raw:
+        raw.execute(lost)
+    terminal("trace", run.path, "--model", here.result(3).model, code=1)
+    assert "[lineage-broken]" in terminal.err
+    assert terminal.out == ""
+    assert len(terminal.json("trace", run.path, "--model", here.result(3).model, "--limit", 2)["rounds"]) == 2
+
+
+def test_a_limit_says_how_many_rounds_there_are(terminal: Terminal, here: World, path: Path) -> None:
+    model = digest("continued")
+    whole = terminal.json("trace", path, "--model", model)
+    assert (whole["more"], whole["behind"]) == (False, 3)
+    for limit in (1, 2):
+        answer = terminal.json("trace", path, "--model", model, "--limit", limit)
+        assert answer["rounds"] == whole["rounds"][:limit]
+        assert (answer["more"], answer["behind"], answer["initial"]) == (True, 3, None)
+    for limit in (0, 3, 4):
+        assert terminal.json("trace", path, "--model", model, "--limit", limit) == whole
+    terminal("trace", path, "--model", model, "--limit", 2)
+    assert "Only the newest 2 of 3 rounds are shown" in terminal.err
+
+
+def test_a_newer_agreement_that_comes_back_to_the_first_model_is_not_behind_the_older_one(
+    terminal: Terminal, tmp_path: Path
+) -> None:
+    here = world(3).recorded()
+    older, model = here.digest, here.result(1).model
+    here.wait(1).propose(terms={"title": "Back again", "model": {"initial": model}})
+    for who in here.sites:
+        here.sign(who)
+    here.opened().committed().sealed().wait(1).record(model=digest("model 0"))
+    run = write_run(tmp_path / "run", here)
+    behind = terminal.json("trace", run.path, "--model", model)
+    assert [(r["agreement"], r["round"]) for r in behind["rounds"]] == [(older, 1)]
+    assert behind["initial"] == digest("model 0")
+    limited = terminal.json("trace", run.path, "--model", digest("model 0"), "--limit", 1)
+    assert (limited["rounds"][0]["agreement"], limited["behind"]) == (here.digest, 2)
+
+
+def test_rounds_that_recorded_the_same_model_are_all_behind_it(terminal: Terminal, tmp_path: Path) -> None:
+    here = world(3).recorded()
+    here.sealed().wait(1).record(model=here.result(1).model)
+    here.recorded()
+    run = write_run(tmp_path / "run", here)
+    model = here.result(1).model
+    behind = terminal.json("trace", run.path, "--model", model)
+    assert (sorted(r["round"] for r in behind["rounds"]), behind["behind"]) == ([1, 2], 2)
+    limited = terminal.json("trace", run.path, "--model", model, "--limit", 1)
+    assert (limited["behind"], limited["more"]) == (2, True)
 
 
 def test_an_agreement_that_does_not_say_what_it_continues_is_followed_all_the_same(

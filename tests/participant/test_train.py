@@ -22,8 +22,10 @@ from chaincode.evidence import Commitment, verify_update
 from chaincode.models import model_digest
 from identity.errors import EvidenceError, UsageError
 from participant.ports import TrainFailure, TrainOrder, TrainResult
+from participant.seeding import derive_seed
 from participant.task import Data, Task, tensor_specs
-from participant.train import LocalTrainer, decimals, derive_seed, to_arrays, to_tensors
+from participant.train import LocalTrainer
+from participant.values import Arrays, decimals, to_arrays, to_tensors
 
 SITES = ("site-01", "site-02", "site-03")
 
@@ -72,6 +74,12 @@ def order(of: LocalTrainer, outbox: Path, site: str = "site-01", **changes: Any)
     return TrainOrder(site, seed, replace(header, **changes), str(outbox))
 
 
+def carry(of: LocalTrainer, base: Arrays, one: TrainOrder) -> TrainResult | TrainFailure:
+    """The answer to an order that is alone in its call."""
+    (answer,) = of.carry_out(base, [one])
+    return answer
+
+
 def body(result: TrainResult | TrainFailure, of: TrainOrder) -> np.ndarray[Any, np.dtype[np.int32]]:
     """The integers of a written blob, through the one door."""
     assert isinstance(result, TrainResult), result
@@ -96,7 +104,7 @@ def test_a_blob_holds_the_rounded_clipped_delta(tmp_path: Path) -> None:
     of = trainer(Small(moved))
     base = of.initial()
     asked = order(of, tmp_path)
-    result = of.carry_out(base, asked)
+    result = carry(of, base, asked)
     integers = body(result, asked)
     expected = []
     for spec in of.specs:
@@ -174,7 +182,7 @@ def test_training_depends_on_seed_round_and_site_only(tmp_path: Path) -> None:
 
     def trained(**changes: Any) -> bytes:
         asked = order(of, tmp_path, **changes)
-        return body(of.carry_out(base, asked), asked).tobytes()
+        return body(carry(of, base, asked), asked).tobytes()
 
     first = trained()
     assert trained(round=2) != first
@@ -188,9 +196,7 @@ def test_training_depends_on_seed_round_and_site_only(tmp_path: Path) -> None:
         trained(agreement="b" * 64),
     )
     assert set(same) == {first}
-    assert (
-        body(trainer().carry_out(base, order(of, tmp_path)), order(of, tmp_path)).tobytes() == first
-    )  # another process
+    assert body(carry(trainer(), base, order(of, tmp_path)), order(of, tmp_path)).tobytes() == first  # another process
 
 
 def test_random_numbers_drawn_in_training_are_reproducible(tmp_path: Path) -> None:
@@ -202,7 +208,7 @@ def test_random_numbers_drawn_in_training_are_reproducible(tmp_path: Path) -> No
 
     of = trainer(Small(draw))
     for site in ("site-01", "site-02", "site-01"):
-        of.carry_out(of.initial(), order(of, tmp_path, site))
+        carry(of, of.initial(), order(of, tmp_path, site))
     assert drawn[0] == drawn[2]
     assert not set(drawn[0]) & set(drawn[1])
 
@@ -210,16 +216,16 @@ def test_random_numbers_drawn_in_training_are_reproducible(tmp_path: Path) -> No
 def test_one_site_leaves_no_trace_in_the_next(tmp_path: Path) -> None:
     """BatchNorm statistics and counters above all."""
     alone, after = trainer(), trainer()
-    after.carry_out(after.initial(), order(after, tmp_path, "site-01"))
+    carry(after, after.initial(), order(after, tmp_path, "site-01"))
     asked = order(alone, tmp_path, "site-02")
     assert np.array_equal(
-        body(alone.carry_out(alone.initial(), asked), asked), body(after.carry_out(after.initial(), asked), asked)
+        body(carry(alone, alone.initial(), asked), asked), body(carry(after, after.initial(), asked), asked)
     )
 
 
 def test_a_site_without_data_says_so(tmp_path: Path) -> None:
     of = trainer()
-    failure = of.carry_out(of.initial(), order(of, tmp_path, "site-03"))
+    failure = carry(of, of.initial(), order(of, tmp_path, "site-03"))
     assert failure == TrainFailure("site-03", "did:key:site-03", "no-data", "site-03 has no training data.")
     assert not list(tmp_path.iterdir())
 
@@ -251,7 +257,7 @@ def test_what_goes_wrong_in_training_is_a_failure(
     act: Callable[[nn.Module], Any], code: str, words: str, tmp_path: Path
 ) -> None:
     of = trainer(Small(act))
-    failure = of.carry_out(of.initial(), order(of, tmp_path))
+    failure = carry(of, of.initial(), order(of, tmp_path))
     assert isinstance(failure, TrainFailure)
     assert failure.code == code
     assert failure.message.startswith("site-01: ")
@@ -267,10 +273,10 @@ def test_a_failure_does_not_spoil_the_next_order(tmp_path: Path) -> None:
         return act(model) if act is not None else None
 
     of, clean = trainer(Small(once)), trainer()
-    assert isinstance(of.carry_out(of.initial(), order(of, tmp_path)), TrainFailure)
+    assert isinstance(carry(of, of.initial(), order(of, tmp_path)), TrainFailure)
     asked = order(of, tmp_path)
     assert np.array_equal(
-        body(of.carry_out(of.initial(), asked), asked), body(clean.carry_out(clean.initial(), asked), asked)
+        body(carry(of, of.initial(), asked), asked), body(carry(clean, clean.initial(), asked), asked)
     )
 
 
@@ -279,7 +285,7 @@ def test_a_failures_text_is_bounded(tmp_path: Path) -> None:
         raise ValueError("x" * 10_000)
 
     of = trainer(Small(shout))
-    failure = of.carry_out(of.initial(), order(of, tmp_path))
+    failure = carry(of, of.initial(), order(of, tmp_path))
     assert isinstance(failure, TrainFailure)
     assert len(failure.message) < 700
 
@@ -287,7 +293,7 @@ def test_a_failures_text_is_bounded(tmp_path: Path) -> None:
 def test_an_outbox_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     of = trainer()
-    failure = of.carry_out(of.initial(), order(of, tmp_path / "file"))
+    failure = carry(of, of.initial(), order(of, tmp_path / "file"))
     assert isinstance(failure, TrainFailure)
     assert failure.code == "outbox"
 
@@ -295,9 +301,9 @@ def test_an_outbox_that_cannot_be_written(tmp_path: Path) -> None:
 def test_a_large_blob_is_the_same_as_a_small_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     of = trainer()
     small, large = order(of, tmp_path / "small"), order(of, tmp_path / "large")
-    first = of.carry_out(of.initial(), small)
-    monkeypatch.setattr("participant.train.IN_MEMORY", 0)
-    assert of.carry_out(of.initial(), large) == first
+    first = carry(of, of.initial(), small)
+    monkeypatch.setattr("participant.train.SMALL", 0)
+    assert carry(of, of.initial(), large) == first
     assert np.array_equal(body(first, small), body(first, large))
     assert [p.stat().st_mode & 0o777 for folder in ("small", "large") for p in (tmp_path / folder).iterdir()] == [
         0o600
@@ -306,7 +312,7 @@ def test_a_large_blob_is_the_same_as_a_small_one(tmp_path: Path, monkeypatch: py
 
 def test_a_header_for_another_model_is_refused(tmp_path: Path) -> None:
     of = trainer()
-    failure = of.carry_out(of.initial(), order(of, tmp_path, length=3))
+    failure = carry(of, of.initial(), order(of, tmp_path, length=3))
     assert isinstance(failure, TrainFailure)
     assert failure.code == "update-length"
 
@@ -320,7 +326,7 @@ def test_data_that_does_not_fit_together(tmp_path: Path) -> None:
             return None
 
     of = trainer(Uneven())
-    failure = of.carry_out(of.initial(), order(of, tmp_path))
+    failure = carry(of, of.initial(), order(of, tmp_path))
     assert isinstance(failure, TrainFailure)
     assert "4 features but 3 labels" in failure.message
     assert (of.evaluation_digest(), of.evaluate(of.initial())) == ("", {})
@@ -382,7 +388,7 @@ def test_memory_of_data_is_bounded(tmp_path: Path) -> None:
     of = LocalTrainer(task, SITES, 5, kept=1)
     task.asked.clear()
     for site in ("site-01", "site-01", "site-02", "site-02", "site-01"):
-        of.carry_out(of.initial(), order(of, tmp_path, site))
+        carry(of, of.initial(), order(of, tmp_path, site))
     assert task.asked == [0, 1, 0]
 
 
@@ -419,6 +425,6 @@ def test_tied_weights_move_together(tmp_path: Path) -> None:
     of = trainer(Tied())
     assert tensor_specs(Tied().build_model(), {})[1].clip_exponent == 4  # a parameter under both names
     asked = order(of, tmp_path)
-    integers = body(of.carry_out(of.initial(), asked), asked)
+    integers = body(carry(of, of.initial(), asked), asked)
     assert np.array_equal(integers[:16], integers[16:])
     assert integers.any()

@@ -30,15 +30,21 @@ def digest(*parts: object) -> str:
 
 LOG = person("log")
 LOG_KEY = public_key_from_did(LOG.did)
+VKEY = format_vkey(ORIGIN, LOG_KEY)
 
 
 @dataclass
 class Stream:
-    """Entries of one federation with `sites` members, in an order that the contract accepts, at `at`."""
+    """Entries of one federation with `sites` members, in an order that the contract accepts, at `at`.
+
+    `origin` and `log_key` are what its founding states of the log.
+    """
 
     sites: int = 3
     rounds: int = 1000
     at: int = START
+    origin: str = ORIGIN
+    log_key: str | None = VKEY
     authority: Identity = field(default_factory=lambda: person("authority"))
     coordinator: Identity = field(default_factory=lambda: person("coordinator"))
 
@@ -49,7 +55,7 @@ class Stream:
     @cached_property
     def found(self) -> bytes:
         policy = {"authority": [self.authority.did], "cosigners": [], "quorum": 0, "skew": 60}
-        body = {"origin": ORIGIN, "log_key": format_vkey(ORIGIN, LOG_KEY), **policy}
+        body = {"origin": self.origin, "log_key": self.log_key, **policy}
         return self.entry("found", self.authority, {"nonce": digest("nonce")}, body)
 
     @cached_property

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from chaincode.agreement import agreement_digest
 from chaincode.entries import Entry, open_entry
-from chaincode.ledgers import queries, tables
+from chaincode.ledgers import queries, search, tables
 from chaincode.ledgers.queries import Logged
 from chaincode.ledgers.sqlite import SqliteLedger
 from identity.errors import EvidenceError, UsageError
@@ -53,7 +53,7 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqliteLedger]:
 @pytest.fixture
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages smaller than the ledger, so that an answer takes several."""
-    monkeypatch.setattr(queries, "_PAGE", 3)
+    monkeypatch.setattr(search, "PAGE", 3)
     monkeypatch.setattr(queries, "_ENVELOPES", 2)
 
 
@@ -89,6 +89,43 @@ def test_find_gives_what_a_look_at_every_entry_gives(
     assert list(ledger.find(**question)) == expected[: max(question.get("limit", len(WHOLE)), 0)]
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=200)
+@given(wanted, st.none() | st.integers(0, 3), st.integers(0, len(WHOLE)))
+def test_the_newest_and_their_places_are_those_that_a_look_at_every_entry_gives(
+    ledger: SqliteLedger, question: dict[str, Any], round_: int | None, start: int
+) -> None:
+    if "agreement" in question and round_ is not None:
+        question = {**question, "round": round_}
+    since, limit = question.pop("since", None), max(question.pop("limit", 0), 0)
+    facets = [tables.facet_of(entry)._asdict() for entry in ENTRIES]
+    expected = [
+        index for index, facet in enumerate(facets)
+        if all(facet[c] == v for c, v in question.items()) and (since is None or facet["at"] >= since)
+    ]  # fmt: skip
+    assert ledger.newest(question, since, 0) == expected
+    assert ledger.newest(question, since, limit) == expected[-limit:]
+    places = list(ledger.places(question, since, start))
+    assert [place.index for place in places] == [index for index in reversed(expected) if index >= start]
+    for place in places:
+        facet = facets[place.index]
+        assert place[1:] == (facet["kind"], facet["agreement"] or "", facet["round"] or 0)
+
+
+def test_digests_by_how_they_begin(ledger: SqliteLedger) -> None:
+    every = sorted({raw.hex() for entry in ENTRIES for raw in tables.subjects_of(entry)})
+    for prefix in ("", "0", "ab", every[0][:6], every[-1][:7], every[5], "f" * 64):
+        assert ledger.digests(prefix) == [value for value in every if value.startswith(prefix)][:2]
+
+
+@pytest.mark.usefixtures("small_pages")
+def test_entries_come_in_the_order_that_was_asked_for(ledger: SqliteLedger) -> None:
+    asked = [5, 3, 11, 0, 7]
+    assert list(ledger.at(asked)) == [LOGGED[index] for index in asked]
+    with pytest.raises(EvidenceError) as caught:
+        list(ledger.at([1, len(WHOLE)]))
+    assert caught.value.code == "ledger-inconsistent"
+
+
 @pytest.mark.usefixtures("small_pages")
 def test_answers_of_many_pages_are_whole(ledger: SqliteLedger) -> None:
     assert list(ledger.find()) == LOGGED
@@ -98,6 +135,8 @@ def test_answers_of_many_pages_are_whole(ledger: SqliteLedger) -> None:
     assert dict(ledger.state_items()) == ledger.get([key for key, _ in ledger.state_items()])
     of_agreement = [i for i, e in enumerate(ENTRIES) if e.agreement == AGREEMENT]
     assert list(ledger.by_subject(AGREEMENT)) == of_agreement
+    assert ledger.newest({"agreement": AGREEMENT}, None, 8) == of_agreement[-8:]
+    assert [place.index for place in ledger.places({"agreement": AGREEMENT})] == of_agreement[::-1]
 
 
 def test_an_answer_can_be_left_half_read(ledger: SqliteLedger) -> None:
@@ -178,7 +217,7 @@ def test_answers_go_through_all_segments_in_order(tmp_path: Path) -> None:
     """Entries far apart, as a log of some hundred thousand has them, about the same digest and of the same member."""
     embedded(tmp_path, Clock()).close()
     path, about = tmp_path / "ledger.sqlite", bytes.fromhex(digest("about"))
-    indexes = [0, 1, 2, 3, 65_535, 65_536, 65_537, 131_071, 131_072, 300_000]
+    indexes = [0, 1, 2, 3, 65_535, 65_536, 65_537, 131_071, 131_072, 262_143, 300_000]
     raw = sqlite3.connect(path)
     raw.execute("INSERT INTO name VALUES (1, ?), (2, 'other')", (SITES[0],))
     for index in indexes:
@@ -193,6 +232,14 @@ def test_answers_go_through_all_segments_in_order(tmp_path: Path) -> None:
         assert [row.index for row in ledger.find("commit", did=SITES[0], limit=6)] == indexes[:6]
         assert [row.index for row in ledger.find(member=SITES[0], since=5)] == indexes
         assert list(ledger.by_subject(about.hex())) == indexes
+        for limit in (1, 2, 5, 10, 11, 12):
+            assert ledger.newest({"member": SITES[0]}, None, limit) == indexes[-limit:]
+        assert [place.index for place in ledger.places({"did": SITES[0]}, start=65_536)][::-1] == [
+            *indexes[5:7],
+            70_000,
+            *indexes[7:],
+        ]
+        assert ledger.digests(about.hex()[:9]) == [about.hex()]
 
 
 def test_every_question_uses_an_index_and_sorts_nothing(tmp_path: Path) -> None:
@@ -213,7 +260,12 @@ def test_every_question_uses_an_index_and_sorts_nothing(tmp_path: Path) -> None:
                          {"agreement": AGREEMENT, "round": 1}, {"since": START + 30},
                          {"member": site, "kind": "commit", "since": START + 30, "did": site}):  # fmt: skip
             list(made.find(**question))
+            since = question.pop("since", None)
+            made.newest(question, since, 3)
+            list(made.places(question, since))
         list(made.by_subject(AGREEMENT))
+        made.digests("ab")
+        list(made.at([3, 1]))
         list(made.entries(3))
         list(made.state_items())
         made.get(["federation", f"entry/{ENTRIES[0].id}"])

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A round's aggregation as calls on a pool: whole updates by site, or all of them by shards of the vector.
+
+A small round is verified, summed and finished by one call. A larger one is dealt out by site. Where the model is
+large too, each worker takes a shard of every update: it reads that once, and no sum of the whole vector travels.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from chaincode.agreement import agreement_digest
+from chaincode.evidence import UNIT, judge, shard_cuts
+from coordinator.pool import DIED, Call, Pool, Reference, balanced, place, run_all
+from coordinator.ports import Delivery, FinishOrder, Outcome, PartialSum
+from identity.errors import EvidenceError, Unavailable
+
+OVERHEAD, AT_ONCE = 1 << 17, 1 << 23
+"""What one update costs in a sum beside its bytes, in bytes that take as long; and how many bytes one worker verifies
+and sums sooner than a second call could be made."""
+
+Part = tuple[Sequence[Delivery], Reference]
+"""Deliveries, and where the sum of those that passed is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shards:
+    """Deliveries that have all been found good, by shards whose sums are where they were made.
+
+    ``hashes`` are those of each update's chunks, by member.
+    """
+
+    deliveries: Sequence[Delivery]
+    cuts: Sequence[tuple[int, int]]
+    hashes: Mapping[str, Sequence[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldSum:
+    """A ``PartialSum``: the sums stay where the pool keeps them."""
+
+    verdicts: Mapping[str, str]
+    parts: Sequence[Part] = ()
+    shards: Shards | None = None
+    outcome: Outcome | None = None
+
+    @property
+    def summed(self) -> list[Delivery]:
+        """The deliveries that are in the sums."""
+        if self.shards is not None:
+            return list(self.shards.deliveries)
+        return [d for deliveries, _ in self.parts for d in deliveries if not self.verdicts[d.commitment.member]]
+
+    @property
+    def weight(self) -> int:
+        """The examples of what is in the sums."""
+        return sum(delivery.commitment.weight for delivery in self.summed)
+
+
+@dataclass(slots=True)
+class ModelAtHand:
+    """The last model that a worker made, by its digest: the next round's base."""
+
+    _models: dict[str, Reference] = field(default_factory=dict)
+
+    def keep(self, digest: str, model: Reference) -> None:
+        """This is the model now."""
+        self._models = {digest: model}
+
+    def get(self, digest: str) -> Reference | None:
+        """The model, None where another one is at hand: a worker then loads it from the store."""
+        return self._models.get(digest)
+
+
+class Aggregation:
+    """The ``Aggregator`` on a pool."""
+
+    def __init__(self, pool: Callable[[], Pool], model: ModelAtHand, tries: int) -> None:
+        """``pool`` gives the pool, waiting for it if need be; a call is tried ``tries`` times."""
+        self._pool, self._model, self._tries = pool, model, tries
+
+    def sum(self, deliveries: Sequence[Delivery], order: FinishOrder | None = None) -> HeldSum:
+        """Check each delivery against its commitment and sum those that pass; a round that is soon summed is finished
+        by the same call, if all of it passes.
+
+        Raises:
+            EvidenceError: ``sum-*``: the commitments do not belong into one sum. Unavailable: ``worker-died``. With an
+                order, as ``finish``.
+        """
+        pool, sizes = self._pool(), [delivery.commitment.size for delivery in deliveries]
+        if sum(sizes) + OVERHEAD * len(sizes) <= AT_ONCE:
+            if order is not None:
+                return self._sum_and_finish(deliveries, order)
+        elif deliveries[0].commitment.elements >= UNIT * pool.workers:
+            return self._sum_shards(deliveries)
+        parts = balanced(deliveries, sizes, pool.workers)
+        calls = [Call(place("sum", part[0].commitment), "sum", (part,), 2, slot) for slot, part in enumerate(parts)]
+        verdicts = {member: code for found in run_all(pool, calls, self._tries) for member, code in found.items()}
+        held = [(part, call.kept[0]) for part, call in zip(parts, calls, strict=True)]
+        return HeldSum(verdicts, [(p, kept) for p, kept in held if any(not verdicts[d.commitment.member] for d in p)])
+
+    def finish(self, order: FinishOrder, sums: Sequence[PartialSum]) -> Outcome:
+        """Add the partial sums, apply the server optimiser, store and evaluate the new model.
+
+        Raises:
+            EvidenceError: ``weight-mismatch`` where the order's weight is not that of the sums; those of
+                ``Worker.finish``. UsageError: ``task-evaluation``. Unavailable: ``worker-died``.
+        """
+        held = [partial for partial in sums if isinstance(partial, HeldSum)]
+        if len(held) > 1 and any(partial.shards for partial in held):  # shards are of one set of updates
+            held = [self.sum([delivery for partial in held for delivery in partial.summed])]
+        for attempt in range(self._tries):
+            if attempt:  # what was kept may have been lost with the worker, or with its machine
+                self._model.keep("", None)
+                held = [self.sum(partial.summed) for partial in held]
+            if sum(partial.weight for partial in held) != order.weight:
+                message = f"Round {order.round}: the sums are not of {order.weight} examples."
+                raise EvidenceError("weight-mismatch", message)
+            try:
+                return self._finish(order, held)
+            except Unavailable as error:
+                if error.code != DIED or attempt + 1 == self._tries:
+                    raise
+        raise AssertionError("a call is tried at least once")
+
+    def _finish(self, order: FinishOrder, held: Sequence[HeldSum]) -> Outcome:
+        name = f"{agreement_digest(order.agreement)[:12]} round {order.round}"
+        base = self._model.get(order.base)
+        call = Call(f"finish {name}", "finish", (order, base, *(kept for h in held for _, kept in h.parts)), returns=2)
+        if len(held) == 1 and (shards := held[0].shards) is not None:
+            calls = [
+                Call(f"finish shard {name}", "finish_shard", (order, base, shards.deliveries, cut, shards.hashes), 2, slot)
+                for slot, cut in enumerate(shards.cuts)
+            ]  # fmt: skip
+            leaves = [leaf for part in run_all(self._pool(), calls, 1) for leaf in part]
+            call = Call(f"assemble {name}", "assemble", (order, base, leaves, *(c.kept[0] for c in calls)), returns=2)
+        outcome: Outcome = run_all(self._pool(), [call], 1)[0]
+        self._model.keep(outcome.model, call.kept[0])
+        return outcome
+
+    def _sum_and_finish(self, deliveries: Sequence[Delivery], order: FinishOrder) -> HeldSum:
+        name = place("aggregate", deliveries[0].commitment)
+        call = Call(name, "aggregate", (deliveries, order, self._model.get(order.base)), 3)
+        verdicts, outcome = run_all(self._pool(), [call], self._tries)[0]
+        total, model = call.kept
+        if outcome is not None:
+            self._model.keep(outcome.model, model)
+        some = any(not code for code in verdicts.values())
+        return HeldSum(verdicts, [(deliveries, total)] if some else [], outcome=outcome)
+
+    def _sum_shards(self, deliveries: Sequence[Delivery]) -> HeldSum:
+        """Judge updates whose shards were read by several workers; without a bad one the sums are kept, else those of the
+        others are made anew."""
+        pool = self._pool()
+        cuts = list(pairwise(shard_cuts(deliveries[0].commitment.elements, pool.workers)))
+        name = place("sum shard", deliveries[0].commitment)
+        calls = [Call(name, "sum_shard", (deliveries, cut), slot=slot) for slot, cut in enumerate(cuts)]
+        found = zip(*run_all(pool, calls, self._tries), strict=True)
+        judged = {
+            d.commitment.member: judge(d.commitment, parts) for d, parts in zip(deliveries, found, strict=True)
+        }  # fmt: skip
+        verdicts = {member: code for member, (code, _) in judged.items()}
+        good = [delivery for delivery in deliveries if not verdicts[delivery.commitment.member]]
+        if len(good) == len(deliveries):
+            return HeldSum(verdicts, shards=Shards(good, cuts, {m: hashes for m, (_, hashes) in judged.items()}))
+        if not good:
+            return HeldSum(verdicts)
+        again = self.sum(good)
+        return HeldSum({**verdicts, **again.verdicts}, again.parts, again.shards)

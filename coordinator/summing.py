@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a worker does with deliveries: verify them, keep them as evidence, and sum them, whole or by shards."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chaincode.aggregation import add, weighted_sum
+from chaincode.agreement import TensorSpec
+from chaincode.blobs import BlobStore
+from chaincode.evidence import Commitment, ShardEvidence, VerifiedUpdate, verify_update
+from chaincode.files import mapped
+from chaincode.packs import Place
+from chaincode.shards import Tentative, sum_shard
+from chaincode.update import check_range
+from coordinator.ports import UNKNOWN_BYTES, Delivery
+from identity.errors import EvidenceError
+
+Sums = NDArray[np.int64]
+Cut = tuple[int, int]
+"""A shard: the first element of the vector that is in it, and the first that is not any more."""
+Hashes = Mapping[str, Sequence[bytes]]
+"""The hashes of all chunks of each update, by member."""
+
+OPEN_FILES = 256
+"""So many files are open at a time: a process may not open as many as there are sites."""
+
+
+class Summing:
+    """Sums a model's updates, and puts those that lie in packs into the store."""
+
+    def __init__(self, specs: Sequence[TensorSpec], blobs: BlobStore) -> None:
+        self._specs, self._blobs = specs, blobs
+        self._tentative: tuple[object, Tentative | None] = None, None
+        self._sums = np.empty(0, np.int64)
+
+    def sum(self, deliveries: Sequence[Delivery]) -> tuple[dict[str, str], Sums | None]:
+        """A verdict per member ("" or an EvidenceError's code), and the weighted sum of those that pass, if any do.
+
+        Verified blobs that lie in packs are put into the blob store.
+        """
+        verdicts: dict[str, str] = {}
+        total: Sums | None = None
+        for part in _few_files(deliveries):
+            summed = self._sum_some(part, verdicts)
+            if summed is not None:
+                total = summed if total is None else add([total, summed])
+        return verdicts, total
+
+    def sum_shard(self, deliveries: Sequence[Delivery], cut: Cut) -> list[ShardEvidence]:
+        """What was found of each delivery in a shard; the sum stays here until it is confirmed.
+
+        Raises EvidenceError: ``sum-*``.
+        """
+        missing: dict[str, ShardEvidence] = {}
+        updates: list[tuple[Commitment, memoryview]] = []
+        with ExitStack() as stack:
+            for delivery, place in zip(deliveries, self._delivered(deliveries), strict=True):
+                try:
+                    updates.append((delivery.commitment, stack.enter_context(place.open())))
+                except (EvidenceError, OSError):
+                    member = delivery.commitment.member
+                    missing[member] = ShardEvidence(member, "update-missing", 0, ())
+            if not updates:
+                self._tentative = _name(deliveries, cut), None
+                return [missing[delivery.commitment.member] for delivery in deliveries]
+            if len(self._sums) != cut[1] - cut[0]:
+                self._sums = np.empty(cut[1] - cut[0], np.int64)
+            tentative = sum_shard(updates, self._specs, *cut, out=self._sums)
+        self._tentative = _name(deliveries, cut), tentative
+        found = missing | {evidence.member: evidence for evidence in tentative.evidence}
+        return [found[delivery.commitment.member] for delivery in deliveries]
+
+    def confirm(self, deliveries: Sequence[Delivery], cut: Cut, hashes: Hashes) -> tuple[Sums, tuple[bytes, ...]]:
+        """The sum of a shard and the leaf hashes of its chunks, valid until the next ``sum_shard``.
+
+        Summed again where this process has not got it. Raises EvidenceError as ``Tentative.confirm``.
+        """
+        if self._tentative[0] != _name(deliveries, cut):
+            self.sum_shard(deliveries, cut)
+        tentative = self._tentative[1]
+        if tentative is None:
+            raise EvidenceError("update-missing", "The updates that have been summed are there no longer.")
+        return tentative.confirm(hashes)
+
+    def _sum_some(self, deliveries: Sequence[Delivery], verdicts: dict[str, str]) -> Sums | None:
+        """The sum of as many deliveries as may be open at a time; adds their verdicts."""
+        updates: list[VerifiedUpdate] = []
+        packed: list[tuple[str, memoryview]] = []
+        files: dict[str, memoryview] = {}
+        with ExitStack() as stack:
+            for delivery, place in zip(deliveries, self._delivered(deliveries), strict=True):
+                member = delivery.commitment.member
+                try:
+                    if place.path not in files:
+                        files[place.path] = stack.enter_context(mapped(place.path))
+                    data = place.cut(files[place.path])
+                    verdicts[member] = ""
+                    updates.append(verify_update(delivery.commitment, data))
+                except EvidenceError as error:
+                    # A link or a folder is no bytes: nothing was delivered that could be judged, or kept.
+                    verdicts[member] = "update-missing" if error.code == "file-not-regular" else error.code
+                except OSError:
+                    verdicts[member] = "update-missing"
+                if place.size >= 0 and verdicts[member] not in UNKNOWN_BYTES:
+                    packed.append((delivery.commitment.digest, data))
+            self._keep(packed)
+            return self._sum_in_range(updates, verdicts) if updates else None
+
+    def _keep(self, packed: Sequence[tuple[str, memoryview]]) -> None:
+        """Put verified blobs into the store, those that are not in it yet: a sum may be asked for again."""
+        stored = self._blobs.find([digest for digest, _ in packed])
+        if new := [(digest, blob) for digest, blob in packed if digest not in stored]:
+            self._blobs.put_small(new)
+
+    def _delivered(self, deliveries: Sequence[Delivery]) -> list[Place]:
+        """Where the bytes are: as delivered, or the blobs that they have become: a sum may be asked for again after
+        they were kept."""
+        there = {path: os.path.lexists(path) for path in {delivery.place.path for delivery in deliveries}}
+        stored = self._blobs.find([d.commitment.digest for d in deliveries if not there[d.place.path]])
+        return [stored.get(d.commitment.digest, d.place) for d in deliveries]
+
+    def _sum_in_range(self, updates: Sequence[VerifiedUpdate], verdicts: dict[str, str]) -> Sums | None:
+        """The sum; one update with a value beyond its clip makes every one be looked at alone."""
+        specs = self._specs
+        try:
+            return weighted_sum(updates, specs)
+        except EvidenceError:
+            good = []
+            for update in updates:
+                try:
+                    check_range(update.body, specs, update.commitment.encoding)
+                    good.append(update)
+                except EvidenceError as error:
+                    verdicts[update.commitment.member] = error.code
+            if len(good) == len(updates):
+                raise
+            return weighted_sum(good, specs) if good else None
+
+
+def _few_files(deliveries: Sequence[Delivery]) -> Iterator[list[Delivery]]:
+    """The deliveries in parts that lie in at most OPEN_FILES files."""
+    part, files = list[Delivery](), set[str]()
+    for delivery in deliveries:
+        files.add(delivery.place.path)
+        if len(files) > OPEN_FILES:
+            yield part
+            part, files = [], {delivery.place.path}
+        part.append(delivery)
+    yield part
+
+
+def _name(deliveries: Sequence[Delivery], cut: Cut) -> tuple[list[Commitment], Cut]:
+    """Tells a shard's sum from others."""
+    return [delivery.commitment for delivery in deliveries], cut

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What training gives, in the forms that the ledger and the stores have: tensors, metrics, failures. Without torch."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chaincode import schema
+from chaincode.models import Tensor
+
+Arrays = Mapping[str, NDArray[Any]]
+"""A model's tensors by name, C-contiguous; between processes they are read in place."""
+MESSAGE_LIMIT = 500
+
+
+def decimals(metrics: Mapping[str, float]) -> dict[str, str]:
+    """Metrics as the ledger writes them: the shortest decimals that read back as the same float.
+
+    What is not finite has no such form and is left out. Raises EvidenceError(entry-schema) for a bad name.
+    """
+    written = {}
+    for name, value in metrics.items():
+        schema.slug(name, f"metric {str(name)[:80]!r}")
+        if math.isfinite(number := float(value)):
+            mantissa, _, exponent = repr(number).partition("e")
+            written[name] = f"{mantissa}e{int(exponent)}" if exponent else mantissa
+    return written
+
+
+def to_tensors(arrays: Arrays) -> dict[str, Tensor]:
+    """The form in which models are digested and stored; nothing is copied."""
+    return {n: Tensor(str(a.dtype), a.shape, a.reshape(-1).view(np.uint8).data) for n, a in arrays.items()}
+
+
+def to_arrays(tensors: Mapping[str, Tensor]) -> Arrays:
+    """The reverse; nothing is copied."""
+    return {n: np.frombuffer(t.data, t.dtype).reshape(t.shape) for n, t in tensors.items()}
+
+
+def describe_failure(error: BaseException) -> str:
+    """What a task's code raised, in one bounded text, with the last line of code that it passed."""
+    place, traceback = "", error.__traceback__
+    while traceback is not None:
+        place = f" ({Path(traceback.tb_frame.f_code.co_filename).name}, line {traceback.tb_lineno})"
+        traceback = traceback.tb_next
+    return f"{type(error).__name__}: {str(error)[:MESSAGE_LIMIT]}{place}"

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The short way of reading and writing a statement, held to the general one: the same entry, or the same refusal."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chaincode import entries
+from chaincode.entries import PAYLOAD_TYPE, make_entry, open_entry
+from identity import envelope
+from identity.errors import EvidenceError
+from tests.chaincode.contract.samples import SIGNERS, every_kind, places
+
+SAMPLES = every_kind()
+FLAT = [kind for kind, entry in SAMPLES.items() if not any(isinstance(v, dict | list) for v in entry.body.values())]
+_SCRAPS = [
+    "",
+    '"',
+    ",",
+    " ",
+    "null",
+    "true",
+    "0",
+    "-1",
+    "1.0",
+    "1e3",
+    "9" * 16,
+    "\\u0061",
+    "é",
+    "[]",
+    "{}",
+    "zz",
+    "A" * 70_000,
+]
+
+
+def outcome(call: Any, *arguments: Any, **named: Any) -> object:
+    try:
+        return call(*arguments, **named)
+    except EvidenceError as error:
+        return error.code, error.message
+
+
+def generally(call: Any, *arguments: Any, **named: Any) -> object:
+    """What comes of it without the short way."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(entries, "_read_flat", lambda payload: None)
+        return outcome(call, *arguments, **named)
+
+
+def test_most_kinds_take_the_short_way() -> None:
+    assert {"sign", "withdraw", "decline", "revoke", "abort", "attest", "admit", "rotate"} <= set(FLAT)
+    for kind in FLAT:
+        assert entries._read_flat(envelope.parse(SAMPLES[kind].envelope).payload) is not None
+    commit = SAMPLES["commit"]
+    plain = {**commit.body, "metrics": None}
+    for subjects in (commit.subjects, {n: d for n, d in commit.subjects.items() if n != "environment"}):
+        data = make_entry(
+            "commit", member=commit.member, at=1, subjects=subjects, body=plain, signer=SIGNERS[commit.did]
+        )
+        assert entries._read_flat(envelope.parse(data).payload) is not None
+        assert open_entry(data).subjects == subjects
+
+
+@pytest.mark.parametrize("kind", SAMPLES)
+def test_both_ways_read_and_write_every_kind_alike(kind: str) -> None:
+    entry = SAMPLES[kind]
+    assert generally(open_entry, entry.envelope) == entry
+    fields = {"member": entry.member, "at": entry.at, "subjects": entry.subjects, "body": entry.body, "signer": SIGNERS[entry.did]}  # fmt: skip
+    assert generally(make_entry, kind, **fields) == entry.envelope
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.sampled_from(["commit", "sign", "decline", "claim", "admit", "attest"]), st.data())
+def test_a_changed_payload_has_the_same_outcome_both_ways(kind: str, data: st.DataObject) -> None:
+    entry = SAMPLES[kind]
+    text = envelope.parse(entry.envelope).payload.decode("utf-8")
+    borders = [i for i, c in enumerate(text) if c in '":,{}[]']
+    at, length = data.draw(st.sampled_from(borders)), data.draw(st.integers(0, 3))
+    changed = text[:at] + data.draw(st.sampled_from(_SCRAPS)) + text[at + length :]
+    sealed = envelope.seal(changed.encode("utf-8"), PAYLOAD_TYPE, SIGNERS[entry.did])
+    assert outcome(open_entry, sealed) == generally(open_entry, sealed)
+
+
+@pytest.mark.parametrize("kind", ["commit", "sign", "decline", "admit", "attest"])
+def test_what_cannot_be_written_is_refused_alike_both_ways(kind: str) -> None:
+    entry = SAMPLES[kind]
+    signer = SIGNERS[entry.did]
+    strange: tuple[Any, ...] = (1.5, "\ud800", "é", '"', True, None, 2**53, -1, [], {}, {1: 2}, object(), "x" * 70_000)
+    for path, _ in places({**entry.body, "at": entry.at}):
+        for value in strange if path else ():
+            fields: dict[Any, Any] = {"at": entry.at, **entry.body, path[0]: value}
+            at = fields.pop("at")
+            named = {"member": entry.member, "at": at, "subjects": entry.subjects, "body": fields, "signer": signer}
+            assert outcome(make_entry, kind, **named) == generally(make_entry, kind, **named)
+    for name in ["more", *entry.subjects]:
+        for digest in ("0" * 63, '0"', "\ud800", "é", 5, None, "A" * 64):
+            subjects = {**entry.subjects, name: digest}
+            named = {"member": entry.member, "at": entry.at, "subjects": subjects, "body": entry.body, "signer": signer}
+            assert outcome(make_entry, kind, **named) == generally(make_entry, kind, **named)
+    for other in ("nothing", "", '"', "\ud800", "open"):
+        named = {"member": entry.member, "at": 1, "subjects": entry.subjects, "body": entry.body, "signer": signer}
+        assert outcome(make_entry, other, **named) == generally(make_entry, other, **named)

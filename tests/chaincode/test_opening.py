@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Opening a long log: the same entries and refusals in the same order, whoever opens them and whatever becomes of it."""
+
+import io
+import marshal
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from chaincode import opening
+from chaincode.entries import open_entry
+from chaincode.log import leaf_hash
+from chaincode.opening import opened
+from identity.errors import EvidenceError
+from tests.chaincode.ledgers.stream import Stream
+
+STREAM = Stream(sites=3)
+GOOD = STREAM.whole(rounds=3)
+BAD = [b"", b"{}", b"\xff" * 50, GOOD[3][:-1], GOOD[4].replace(b'"sig":"', b'"sig":"A', 1), GOOD[0].swapcase()]
+LOG = [*GOOD[:5], *BAD, *GOOD[5:]] * 3
+
+
+def plain(data: bytes) -> tuple[bytes, bytes, object]:
+    try:
+        return data, leaf_hash(data), open_entry(data)
+    except EvidenceError as error:
+        return data, leaf_hash(data), (error.code, error.message)
+
+
+def comparable(rows: Any) -> list[tuple[bytes, bytes, object]]:
+    return [(d, leaf, (e.code, e.message) if isinstance(e, EvidenceError) else e) for d, leaf, e in rows]
+
+
+EXPECTED = [plain(data) for data in LOG]
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of five, and children from the third batch on."""
+    monkeypatch.setattr(opening, "_BATCH", 5)
+    monkeypatch.setattr(opening, "_LONG", 3)
+    monkeypatch.setattr(opening, "_CORES", 2)
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list["subprocess.Popen[bytes]"]:
+    """The children that were started."""
+    made: list[subprocess.Popen[bytes]] = []
+    real: Callable[..., subprocess.Popen[bytes]] = subprocess.Popen
+
+    def start(*arguments: Any, **named: Any) -> "subprocess.Popen[bytes]":
+        made.append(real(*arguments, **named))
+        return made[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    return made
+
+
+@pytest.mark.parametrize("count", [0, 1, 4, 5, 6, 10])
+def test_a_short_log_is_opened_without_children(small: None, started: list[Any], count: int) -> None:
+    assert comparable(opened(LOG[:count])) == EXPECTED[:count]
+    assert started == []
+
+
+@pytest.mark.parametrize("count", [11, 15, 16, 31, len(LOG)])
+def test_a_long_log_is_opened_by_children_and_none_stays(small: None, started: list[Any], count: int) -> None:
+    assert comparable(opened(iter(LOG[:count]))) == EXPECTED[:count]
+    assert len(started) == 2
+    assert all(child.returncode is not None for child in started)
+
+
+def test_one_core_starts_no_child(small: None, started: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "_CORES", 1)
+    assert comparable(opened(LOG)) == EXPECTED
+    assert started == []
+
+
+@pytest.mark.parametrize("after", [0, 7, 40])
+def test_a_child_that_is_killed_leaves_its_entries_to_this_process(small: None, started: list[Any], after: int) -> None:
+    rows = opened(LOG)
+    found = [next(rows)]
+    for number, row in enumerate(rows):
+        found.append(row)
+        if number == after:
+            started[0].kill()
+    assert comparable(found) == EXPECTED
+
+
+@pytest.mark.parametrize("program", ["/bin/false", "/nowhere/python"])
+def test_what_is_no_child_of_ours_opens_nothing(small: None, program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that ends at once, and one that does not start."""
+    monkeypatch.setattr("sys.executable", program)
+    assert comparable(opened(LOG)) == EXPECTED
+
+
+def test_a_reader_that_stops_early_ends_the_children(small: None, started: list[Any]) -> None:
+    rows = opened(LOG)
+    next(rows)
+    rows.close()  # type: ignore[attr-defined]
+    assert len(started) == 2
+    assert all(child.returncode is not None for child in started)
+
+
+def test_the_sources_own_error_passes_and_ends_the_children(small: None, started: list[Any]) -> None:
+    def broken() -> Any:
+        yield from LOG[:33]
+        raise EvidenceError("bundle-entries", "cut off")
+
+    with pytest.raises(EvidenceError, match="bundle-entries"):
+        list(opened(broken()))
+    assert len(started) == 2
+    assert all(child.returncode is not None for child in started)
+
+
+def test_a_batch_is_bounded_in_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "_BATCH_BYTES", 1000)
+    batches = list(opening._batches(iter([b"x" * 400] * 5 + [b"y" * 5000] + [b"z"] * 100)))
+    assert [len(b) for b in batches] == [3, 3, 64, 36]
+
+
+def test_the_child_answers_each_frame_and_ends_with_its_input() -> None:
+    source, sink = io.BytesIO(), io.BytesIO()
+    for batch in (LOG[:3], [b""]):
+        opening._write(source, marshal.dumps(batch))
+    source.seek(0)
+    opening._serve(source, sink)
+    sink.seek(0)
+    first, second = opening._read(sink), opening._read(sink)
+    assert opening._read(sink) is None
+    assert [leaf for leaf, _ in first] == [leaf_hash(data) for data in LOG[:3]]
+    assert [opening._from_row(fields, data) for (_, fields), data in zip(first, LOG, strict=False)] == [
+        e for _, _, e in EXPECTED[:3]
+    ]
+    assert second[0][1][0] == "json-syntax"

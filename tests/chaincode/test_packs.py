@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Packs: every blob comes back, and no bytes of a pack do harm."""
+
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chaincode import packs
+from chaincode.blobs import BlobStore
+from chaincode.chunks import chunk_root
+from chaincode.packs import Packs, read_index, write_packs
+from identity.errors import EvidenceError
+
+BLOBS = [(chunk_root(blob), blob) for blob in (b"one", b"", b"three" * 100, b"four\n")]
+
+
+def test_every_blob_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packs, "MOST", 3)
+    paths = write_packs(tmp_path / "packs", BLOBS, fsync=True)
+    assert [path.stat().st_mode & 0o777 for path in paths] == [0o600, 0o600]
+    found = Packs(tmp_path / "packs").find([digest for digest, _ in BLOBS] + ["0" * 64])
+    assert found.keys() == dict(BLOBS).keys()
+    for digest, blob in BLOBS:
+        with found[digest].open() as data:
+            assert data == blob
+
+
+def test_packs_that_come_later_are_seen(tmp_path: Path) -> None:
+    reader = Packs(tmp_path / "packs")
+    for digest, blob in BLOBS:
+        assert not reader.find([digest])
+        write_packs(tmp_path / "packs", [(digest, blob)], fsync=False)
+        assert reader.find([digest])
+
+
+def test_a_store_finds_files_and_packs(tmp_path: Path) -> None:
+    store = BlobStore(tmp_path / "blobs")
+    (loose, body), *small = BLOBS
+    store.put(body, loose)
+    store.put_small(small)
+    assert store.find([digest for digest, _ in BLOBS]).keys() == dict(BLOBS).keys()
+    for digest, blob in BLOBS:
+        assert store.has(digest)
+        with store.open(digest) as data:
+            assert data == blob
+    assert not store.has("0" * 64)
+    with pytest.raises(EvidenceError) as refused, store.open("0" * 64):
+        pass
+    assert refused.value.code == "blob-missing"
+
+
+def test_a_folder_of_packs_that_is_a_link_is_not_read(tmp_path: Path) -> None:
+    write_packs(tmp_path / "elsewhere", BLOBS, fsync=False)
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "packs").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(EvidenceError) as refused:
+        BlobStore(tmp_path / "blobs").has(BLOBS[0][0])
+    assert refused.value.code == "file-not-regular"
+
+
+def forged(folder: Path, data: bytes) -> Path:
+    path = folder / f"{sha256(data).hexdigest()}.pack"
+    path.write_bytes(data)
+    return path
+
+
+D = "a" * 64
+HOSTILE = [
+    b"", b"\n", b"{}\n", b"[]", b"null\n", b"[[]]\n", b"[1]\n", b'[["a",1]]\n1',
+    f'[["{D}",1]]\n'.encode(), f'[["{D}",1]]\n12'.encode(), f'[["{D}",-1],["{D}",1]]\n'.encode(), f'[["{D}",true]]\n1'.encode(),
+    f'[["{D}", 1]]\n1'.encode(), f'[["{D.upper()}",1]]\n1'.encode(), f'[["{D}",1,1]]\n1'.encode(), f'[["{D}",{2**53}]]\n'.encode(),
+    f'[["{D}",{packs.SMALL + 1}]]\n'.encode() + bytes(packs.SMALL + 1), b"[" * 600_000, b" " * 600_000 + b"\n",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("data", HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_packs_are_refused(tmp_path: Path, data: bytes) -> None:
+    path = forged(tmp_path, data)
+    with pytest.raises(EvidenceError) as refused:
+        read_index(path)
+    assert refused.value.code == "pack-malformed"
+    assert str(path) in refused.value.message
+
+
+@given(st.binary(max_size=200), st.integers(0, 200))
+def test_changed_bytes_are_refused_or_change_a_blob_only(
+    tmp_path_factory: pytest.TempPathFactory, new: bytes, at: int
+) -> None:
+    folder = tmp_path_factory.mktemp("packs")
+    (path,) = write_packs(folder, BLOBS, fsync=False)
+    honest = path.read_bytes()
+    path.write_bytes(honest[:at] + new + honest[at + len(new) :])
+    with suppress(EvidenceError):
+        for place in read_index(path).values():
+            with place.open() as data:
+                assert len(data) == place.size

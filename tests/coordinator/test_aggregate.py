@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""However a round is aggregated, by one call, by site or by shards, the model and the verdicts are the same."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator import aggregate
+from coordinator.aggregate import Aggregation, HeldSum, ModelAtHand
+from coordinator.pool import DIED, Call, Pool
+from coordinator.ports import Delivery, FinishOrder, Outcome
+from identity.errors import EvidenceError, Unavailable
+from tests.coordinator.cluster_rounds import agreement, deliveries, orders, settings, train, write_task
+from tests.fakes.local_cluster import LocalCluster
+
+SITES, WIDTH = 8, 30_000
+"""330,000 elements: enough for two shards; eight updates are more than one call sums at once."""
+
+
+class Recording:
+    """A pool that records the names of the calls; ``lose`` says which of them lose their worker."""
+
+    def __init__(self, pool: Pool, lose: Callable[[Call], bool]) -> None:
+        self._pool, self._lose, self.methods = pool, lose, list[str]()
+
+    @property
+    def workers(self) -> int:
+        return self._pool.workers
+
+    def run(self, calls: deque[Call], limit: Callable[[Call], float]) -> Iterator[tuple[Call, Any]]:
+        for call, result in self._pool.run(calls, limit):
+            self.methods.append(call.method)
+            yield call, Unavailable(DIED, "It died.") if self._lose(call) else result
+
+
+class World:
+    """Eight delivered updates, and their aggregation in several ways."""
+
+    def __init__(self, folder: Path) -> None:
+        self.settings = settings(folder, write_task(folder, width=WIDTH), SITES, workers=2)
+        self.cluster = LocalCluster(self.settings)
+        self.info = self.cluster.describe()
+        self.terms = agreement(self.info)
+        self.asked = orders(self.settings, self.info, self.terms, self.info.initial, 1)
+        self.delivered = deliveries(self.asked, train(self.cluster, self.asked))
+
+    def order(self, of: list[Delivery]) -> FinishOrder:
+        return FinishOrder(self.terms, 1, self.info.initial, "", sum(d.commitment.weight for d in of))
+
+    def aggregate(
+        self, of: list[Delivery], given: bool = False, lose: Callable[[Call], bool] = lambda _: False
+    ) -> tuple[HeldSum, Outcome, list[str]]:
+        pool = Recording(self.cluster._pool(), lose)
+        aggregation = Aggregation(lambda: pool, ModelAtHand(), 3)
+        held = aggregation.sum(of, self.order(of) if given else None)
+        good = self.order([d for d in of if not held.verdicts[d.commitment.member]])
+        return held, held.outcome or aggregation.finish(good, [held]), pool.methods
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    made = World(tmp_path_factory.mktemp("aggregate"))
+    with made.cluster:
+        yield made
+
+
+def test_three_ways_give_one_model(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    held, sharded, methods = world.aggregate(world.delivered, given=True)
+    assert methods == ["sum_shard"] * 2 + ["finish_shard"] * 2 + ["assemble"]
+    assert not any(held.verdicts.values())
+    with monkeypatch.context() as patch:
+        patch.setattr(aggregate, "UNIT", 1 << 30)
+        assert world.aggregate(world.delivered)[1:] == (sharded, ["sum", "sum", "finish"])
+    monkeypatch.setattr(aggregate, "AT_ONCE", 1 << 30)
+    assert world.aggregate(world.delivered, given=True)[1:] == (sharded, ["aggregate"])
+
+
+@pytest.mark.parametrize("way", ["shards", "sites", "one"])
+def test_changed_bytes_are_left_out_by_name(world: World, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    path = Path(world.delivered[3].place.path)
+    honest = path.read_bytes()
+    others = [d for d in world.delivered if d is not world.delivered[3]]
+    expected = world.aggregate(others)[1]
+    if way != "shards":
+        monkeypatch.setattr(aggregate, *(("UNIT", 1 << 30) if way == "sites" else ("AT_ONCE", 1 << 30)))
+    path.write_bytes(honest[:-1] + bytes([honest[-1] ^ 1]))
+    try:
+        held, outcome, _ = world.aggregate(world.delivered, given=True)
+    finally:
+        path.write_bytes(honest)
+    assert {m: code for m, code in held.verdicts.items() if code} == {
+        world.delivered[3].commitment.member: "update-digest"
+    }
+    assert held.outcome is None
+    assert {d.commitment.member for d in held.summed} == {d.commitment.member for d in others}
+    assert outcome == expected
+
+
+def test_bytes_that_change_before_they_are_read_again_are_refused(world: World) -> None:
+    """The one process behind this pool keeps the last shard only, so it reads the others again when it finishes them."""
+    aggregation = Aggregation(world.cluster._pool, ModelAtHand(), 3)
+    held = aggregation.sum(world.delivered)
+    path = Path(world.delivered[0].place.path)
+    honest = path.read_bytes()
+    path.write_bytes(bytes(len(honest)))
+    try:
+        with pytest.raises(EvidenceError) as refused:
+            aggregation.finish(world.order(world.delivered), [held])
+    finally:
+        path.write_bytes(honest)
+    assert refused.value.code == "update-digest"
+
+
+@pytest.mark.parametrize("method", ["sum_shard", "finish_shard", "assemble"])
+def test_a_lost_worker_changes_nothing(world: World, method: str) -> None:
+    expected = world.aggregate(world.delivered)[1]
+    lost: list[Call] = []
+
+    def lose(call: Call) -> bool:
+        if call.method == method and not lost:
+            lost.append(call)
+            return True
+        return False
+
+    assert world.aggregate(world.delivered, lose=lose)[1] == expected
+    assert len(lost) == 1
+
+
+def test_two_sums_are_joined(world: World) -> None:
+    """A site that delivers late: its update is summed after the others'."""
+    expected = world.aggregate(world.delivered)[1]
+    aggregation = Aggregation(world.cluster._pool, ModelAtHand(), 3)
+    sums = [aggregation.sum(world.delivered[:7]), aggregation.sum(world.delivered[7:])]
+    assert aggregation.finish(world.order(world.delivered), sums) == expected
