@@ -7,8 +7,11 @@ BIN := $(VENV)/bin
 OURS := identity chaincode participant coordinator ops tests
 INSTALLED := $(VENV)/installed
 TESTED := $(VENV)/installed-test
+# The peer of the benchmark has an environment of its own; FLOWER_VENV=DIR shares one between several checkouts.
+FLOWER_VENV ?= build/flower-venv
+FLOWER := $(FLOWER_VENV)/installed-flower-1.42.0
 
-.PHONY: demo test check install clean help
+.PHONY: demo test check bench install clean help
 
 help:            ## this list
 	@grep -E '^[a-z-]+: .*## ' Makefile | sed 's/: .*## /\t/' | expand -t 12
@@ -32,13 +35,24 @@ demo: $(INSTALLED) ## ten hospitals train one model on real data; the ledger fir
 	@$(BIN)/python -m ops.cli run demo
 
 test: $(TESTED)  ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 check: $(TESTED) ## linter, formatter, types, floors
 	$(BIN)/python -m ruff check $(OURS)
 	$(BIN)/python -m ruff format --check --quiet $(OURS)
 	$(BIN)/python -m mypy
 	$(BIN)/python -m pytest tests/test_floors.py
+
+$(FLOWER): ops/bench/flower-requirements.txt
+	@test -n "$(PYTHON)" || { echo "The benchmark needs Python 3.11 or 3.12 on the PATH. Then: make PYTHON=/path/to/python3.12 bench"; exit 1; }
+	@echo "installing Flower into $(FLOWER_VENV) (torch once more: one to three minutes)"
+	test -x $(FLOWER_VENV)/bin/python || $(PYTHON) -m venv $(FLOWER_VENV)
+	PYTHONWARNINGS=ignore $(FLOWER_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement ops/bench/flower-requirements.txt
+	PYTHONWARNINGS=ignore $(FLOWER_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps flwr==1.42.0
+	@touch $@
+
+bench: $(INSTALLED) $(FLOWER) ## measure beside a plain loop, Flower and the machine's limits; QUICK=1: two minutes
+	$(BIN)/python -m ops.bench --flower $(FLOWER_VENV) $(if $(filter-out 0,$(QUICK)),--quick)
 
 clean:           ## remove the environment and caches, never a run
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``make bench``: the comparison, the limits and the curves in one run; a table, JSON, and the page of results.
+
+Exit code 1 where the contestants did not train the same model; a goal that is not reached is printed, and no failure.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from ops import output
+from ops.bench import compare, growth, limits, machine
+from ops.bench.compare import Comparison
+from ops.bench.contestants import FEDLEDGER, FLOWER, ONE_BY_ONE, PLAIN, TUNED
+from ops.bench.page import Results, write_page
+from ops.bench.report import Row, Table, goals_table
+from ops.bench.workloads import WORKLOADS
+
+HERE = Path(__file__).resolve().parent
+PARTS = ("compare", "limits", "growth")
+
+
+def arguments(given: Sequence[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m ops.bench", description="What Fedledger costs, measured.")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, one run each, smaller limits, no curves")
+    parser.add_argument(
+        "--flower", type=Path, help="the folder of an environment with Flower; without it there is no peer"
+    )
+    parser.add_argument("--only", default=",".join(PARTS), help=f"some of {','.join(PARTS)}")
+    parser.add_argument("--work", default=",".join(w.name for w in WORKLOADS), help="some of the workloads")
+    parser.add_argument("--contestants", nargs="+", default=[PLAIN, FLOWER, FEDLEDGER, TUNED, ONE_BY_ONE], metavar="NAME",
+                        help="some of the contestants")  # fmt: skip
+    parser.add_argument(
+        "--results", type=Path, help="the folder for JSON and page; without it only a full run writes them"
+    )
+    return parser.parse_args(given)
+
+
+def flower_python(folder: Path | None) -> Path | None:
+    """The interpreter of Flower's environment. A link is not followed: the environment is where the link lies."""
+    return None if folder is None else folder.absolute() / "bin" / "python"
+
+
+def run_compare(chosen: argparse.Namespace) -> list[Comparison]:
+    """The comparison of the chosen workloads and contestants."""
+    flower = flower_python(chosen.flower)
+    left_out = ({FLOWER} if flower is None else set()) | ({TUNED, ONE_BY_ONE} if chosen.quick else set())
+    who = [name for name in chosen.contestants if name not in left_out]
+    work = [workload for workload in WORKLOADS if workload.name in chosen.work.split(",")]
+    if chosen.quick:
+        work = [workload.quick() for workload in work if workload.quick_rounds]
+    folder = limits.CACHE / "compare"
+    return [compare.compare(one, folder, flower, contestants=who, tell=output.note) for one in work]
+
+
+def show(table: Table) -> None:
+    """A table on the terminal."""
+    if table.rows:
+        output.line()
+        output.table(table.columns, table.rows, title=table.title)
+        if table.note:
+            output.paragraph(table.note)
+
+
+def main(given: Sequence[str]) -> int:
+    """Measure, show, and write."""
+    chosen, began = arguments(given), time.monotonic()
+    parts = chosen.only.split(",")
+    results = Results(machine.describe(flower_python(chosen.flower)), quick=chosen.quick)
+    if "compare" in parts:
+        results.comparisons = run_compare(chosen)
+        for table in results.compared():
+            show(table)
+    if "limits" in parts:
+        results.limits = limits.run_limits(chosen.quick, tell=_tell)
+        show(goals_table("Beside limits of the machine", results.limits))
+        results.profiles = [] if chosen.quick else limits.profiles(results.limits, chosen.quick)
+        for text in results.profiles:
+            output.write(f"\n{text}\n")
+    if "growth" in parts and not chosen.quick:
+        results.growth = growth.run_growth(chosen.quick, tell=output.note)
+        show(goals_table("How it grows", growth.growth_rows(results.growth)))
+    _write(results, chosen, round(time.monotonic() - began))
+    wrong = compare.disagreements(results.comparisons)
+    for text in wrong:
+        output.note(f"error: {text}", "red")
+    return 1 if wrong else 0
+
+
+def _tell(row: Row) -> None:
+    output.note(limits.line(row))
+
+
+def _write(results: Results, chosen: argparse.Namespace, took: int) -> None:
+    """Results and page: of a full run beside this file, of another where a folder is named."""
+    full = not chosen.quick and chosen.only == ",".join(PARTS)
+    folder = chosen.results or (HERE / "results" if full else None)
+    output.note(f"took {took} s" + (f"; written to {output.relative(folder)}" if folder else ""))
+    if folder is None:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "compare.json").write_text(json.dumps({"machine": results.machine, **results.to_json()}, indent=1) + "\n")
+    (folder / "limits.json").write_text(
+        json.dumps({"machine": results.machine, "rows": [asdict(row) for row in results.limits]}, indent=1) + "\n"
+    )
+    write_page(folder if chosen.results else HERE, folder, results)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The first part of the benchmark: a plain loop, Flower and Fedledger on the same work, one after the other, in turns."""
+
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median, quantiles
+
+from ops.bench.contestants import FEDERATIONS, FEDLEDGER, FLOWER, ONE_BY_ONE, PHASES, PLAIN, Run, carry_out
+from ops.bench.prepare import prepare
+from ops.bench.report import Row, Table, row, seconds, size
+from ops.bench.workloads import Workload
+
+SAME = 4
+"""Decimal places to which the accuracy and the loss of the last model must agree."""
+QUIET = 0.3
+"""Cores that others may keep busy before a verdict says that it is doubtful."""
+SHORT = 0.5
+"""Seconds of warm rounds below which CPU times are too coarse to be told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A contestant's runs of a workload: all warm rounds of all runs, and what each run is as a whole."""
+
+    contestant: str
+    runs: tuple[Run, ...]
+
+    @property
+    def rounds(self) -> list[float]:
+        """Seconds of every warm round."""
+        return [seconds_ for run in self.runs for seconds_ in run.rounds]
+
+    @property
+    def others(self) -> float:
+        """Cores that were busy with something else, in the worst of the runs."""
+        return max(run.others for run in self.runs)
+
+    @property
+    def round(self) -> float:
+        """The median of the warm rounds, in seconds."""
+        return median(self.rounds)
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """The quartiles of the warm rounds, in seconds."""
+        rounds = self.rounds
+        first, _, third = quantiles(rounds, method="inclusive") if len(rounds) > 1 else (rounds[0],) * 3
+        return first, third
+
+    @property
+    def launch(self) -> float:
+        """Seconds from the start of the process to the end of round 1: the median of the runs."""
+        return median(run.ends[0] for run in self.runs)
+
+    @property
+    def memory(self) -> int:
+        """Bytes at the peak: of the runs the one with the most."""
+        return max(sum(run.pss.values()) for run in self.runs)
+
+    @property
+    def cpu(self) -> Mapping[str, float]:
+        """CPU seconds of a warm round by role: the mean of the runs."""
+        total: dict[str, float] = defaultdict(float)
+        for run in self.runs:
+            for what, used in run.cpu.items():
+                total[what] += used / len(self.runs)
+        return total
+
+    @property
+    def phases(self) -> Mapping[str, float]:
+        """The median seconds of each phase of a warm round."""
+        spans = {phase: [s for run in self.runs for s in run.phases.get(phase, ())] for phase in PHASES}
+        return {phase: median(values) for phase, values in spans.items() if values}
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A workload, carried out by each contestant."""
+
+    workload: Workload
+    measured: Mapping[str, Measured]
+
+    @property
+    def agrees(self) -> bool:
+        """Whether every run ended with the same accuracy and loss, to SAME places."""
+        runs = [run for one in self.measured.values() for run in one.runs]
+        return len({(round(run.accuracy, SAME), round(run.loss, SAME)) for run in runs}) == 1
+
+    def ratio(self, contestant: str, to: str) -> float | None:
+        """A contestant's median round to another's; None where one of them did not run."""
+        if contestant not in self.measured or to not in self.measured:
+            return None
+        return self.measured[contestant].round / self.measured[to].round
+
+
+def compare(
+    workload: Workload, folder: Path, flower: Path | None, *, contestants: Sequence[str], tell: Callable[[str], None],
+) -> Comparison:  # fmt: skip
+    """Run a workload: each contestant as often as the workload says, in turns, so that a disturbed
+    minute does not hit one alone; each turn begins with another one.
+
+    Raises:
+        ContestantError: one of them did.
+    """
+    contestants = [name for name in contestants if name != ONE_BY_ONE or workload.one_by_one]
+    place = folder / workload.name
+    shutil.rmtree(place, ignore_errors=True)
+    runs: dict[str, list[Run]] = {contestant: [] for contestant in contestants}
+    try:
+        prepare(place, workload)
+        for turn in range(workload.repeats):
+            begin = turn % len(contestants)
+            for contestant in [*contestants[begin:], *contestants[:begin]]:
+                run = carry_out(contestant, place, flower, workload.warm_up)
+                runs[contestant].append(run)
+                tell(f"{workload.name} {contestant}, turn {turn + 1} of {workload.repeats}: {seconds(median(run.rounds))} a round, "
+                     f"{seconds(run.ends[0])} to the end of round 1, {size(sum(run.pss.values()))}, others {run.others:.1f} cores")  # fmt: skip
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    return Comparison(workload, {name: Measured(name, tuple(found)) for name, found in runs.items()})
+
+
+def rows(comparison: Comparison) -> list[Row]:
+    """The goals of a workload, judged; without those whose contestant did not run."""
+    found, (workload, measured) = [], (comparison.workload, comparison.measured)
+    goals, ours = workload.goals, measured.get(FEDLEDGER)
+    if ours is None or goals is None:
+        return []
+    if (plain := measured.get(PLAIN)) is not None:
+        found.append(row(f"{workload.name}: round, to the plain loop's", seconds(ours.round), seconds(plain.round),
+                         ours.round / plain.round, goals.plain, "at-most"))  # fmt: skip
+    if (flower := measured.get(FLOWER)) is not None:
+        found.append(row(f"{workload.name}: Flower's round to ours", seconds(ours.round), seconds(flower.round),
+                         flower.round / ours.round, goals.flower, "at-least"))  # fmt: skip
+        if goals.memory is not None:
+            found.append(row(f"{workload.name}: peak memory, to Flower's", size(ours.memory), size(flower.memory),
+                             ours.memory / flower.memory, goals.memory, "at-most"))  # fmt: skip
+        if goals.launch_to_flower is not None:
+            found.append(row(f"{workload.name}: launch to the end of round 1, to Flower's", seconds(ours.launch),
+                             seconds(flower.launch), ours.launch / flower.launch, goals.launch_to_flower, "at-most"))  # fmt: skip
+    if goals.launch is not None:
+        found.append(row(f"{workload.name}: launch to the end of round 1, to the goal", seconds(ours.launch),
+                         f"{goals.launch:g} s", ours.launch / goals.launch, 1.0, "at-most"))  # fmt: skip
+    busy = max(one.others for one in measured.values())
+    note = f"doubtful: others kept up to {busy:.1f} cores busy" if busy > QUIET else ""
+    return [replace(judged, note=note) for judged in found]
+
+
+def side_by_side(comparisons: Iterable[Comparison]) -> Table:
+    """What was measured of each contestant."""
+    cells = []
+    for comparison in comparisons:
+        for name, one in comparison.measured.items():
+            low, high = one.quartiles
+            ratio, last = comparison.ratio(name, PLAIN), one.runs[-1]
+            cells.append((
+                comparison.workload.name, name, seconds(one.round), f"{seconds(low)} to {seconds(high)}",
+                f"{ratio:.2f}" if ratio is not None else "", seconds(one.launch), size(one.memory),
+                f"{last.accuracy:.4f}", f"{last.loss:.4f}", str(len(one.rounds)),
+                f"{one.others:.1f}",
+            ))  # fmt: skip
+    note = "others: cores that were busy with something else than the contestant, in the worst run. " + "; ".join(
+        f"{c.workload.name}: {c.workload.title}" for c in comparisons
+    )
+    return Table(
+        "Side by side",
+        ("work", "contestant", "round", "quartiles", "to plain", "launch to round 1", "peak memory", "accuracy", "loss", "rounds", "others"),
+        tuple(cells), note,
+    )  # fmt: skip
+
+
+def where_time_goes(comparisons: Iterable[Comparison]) -> Table:
+    """Fedledger's phases: medians of the warm rounds."""
+    cells = [
+        (c.workload.name, name, *(seconds(c.measured[name].phases.get(phase, 0.0)) for phase in PHASES))
+        for c in comparisons
+        for name in FEDERATIONS
+        if name in c.measured
+    ]
+    return Table("Where a round of Fedledger spends its time", ("work", "contestant", *PHASES), tuple(cells))
+
+
+def where_cpu_goes(comparisons: Iterable[Comparison]) -> Table:
+    """CPU time of a warm round, by the kind of process."""
+    cells = []
+    for comparison in comparisons:
+        for name, one in comparison.measured.items():
+            if sum(run.ends[-1] - run.ends[0] for run in one.runs) < SHORT:
+                continue
+            used = sorted(one.cpu.items(), key=lambda pair: -pair[1])
+            named = ", ".join(f"{what} {seconds(s)}" for what, s in used if s >= 0.01 * one.round)
+            cells.append((comparison.workload.name, name, seconds(sum(one.cpu.values())), named))
+    return Table(
+        "CPU time of a round", ("work", "contestant", "in all", "by process"), tuple(cells),
+        f"Counted by the kernel to 10 ms in each process, over all warm rounds. Runs of less than {SHORT:g} s are left out.",
+    )  # fmt: skip
+
+
+def disagreements(comparisons: Iterable[Comparison]) -> list[str]:
+    """Workloads whose contestants did not end with the same model."""
+    return [
+        f"{c.workload.name}: the contestants did not train the same model: "
+        + ", ".join(f"{n} {r.accuracy:.6f}/{r.loss:.6f}" for n, one in c.measured.items() for r in one.runs)
+        for c in comparisons
+        if not c.agrees
+    ]

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The machine that a benchmark ran on, as a reader needs it; no names of hosts, users or folders."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+
+OURS = ("fedledger", "torch", "numpy", "ray", "cryptography", "safetensors")
+THEIRS = ("flwr", "torch", "numpy", "ray")
+_ASK = (
+    "import json, sys; from importlib.metadata import version; "
+    "print(json.dumps({name: version(name) for name in sys.argv[1:]}))"
+)
+_KIB = 1024
+
+
+def describe(flower: Path | None) -> dict[str, object]:
+    """Processor, cores, memory, kernel and versions; those of Flower's environment where there is one."""
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_bytes": _memory(),
+        "kernel": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "fedledger": _installed(OURS),
+        "flower": versions(flower, THEIRS) if flower is not None else {},
+    }
+
+
+def versions(python: Path, names: Sequence[str]) -> Mapping[str, str]:
+    """The versions of packages in another environment. Raises OSError or CalledProcessError where it has them not."""
+    asked = subprocess.run([str(python), "-c", _ASK, *names], capture_output=True, text=True, check=True)
+    return dict(json.loads(asked.stdout))
+
+
+def _installed(names: Sequence[str]) -> Mapping[str, str]:
+    found = {}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "source"
+    return found
+
+
+def _processor() -> str:
+    for line in _lines("/proc/cpuinfo"):
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine() or sys.platform
+
+
+def _memory() -> int:
+    for line in _lines("/proc/meminfo"):
+        if line.startswith("MemTotal"):
+            return int(line.split()[1]) * _KIB
+    return 0
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []
