@@ -3,5 +3,7 @@
 
 from hypothesis import HealthCheck, settings
 
+from tests.fabric_network import fabric_network, fabric_ready, make_network, pytest_addoption  # noqa: F401
+
 settings.register_profile("shared-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared-machine")
