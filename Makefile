@@ -6,12 +6,14 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do $$p -c '
 BIN := $(VENV)/bin
 OURS := identity chaincode participant coordinator ops tests
 INSTALLED := $(VENV)/installed
+BENCHED := $(VENV)/installed-bench
+CHANNELLED := $(VENV)/installed-fabric
 TESTED := $(VENV)/installed-test
 # The peer of the benchmark has an environment of its own; FLOWER_VENV=DIR shares one between several checkouts.
 FLOWER_VENV ?= build/flower-venv
 FLOWER := $(FLOWER_VENV)/installed-flower-1.42.0
 
-.PHONY: demo test check bench install clean help
+.PHONY: demo test check bench fabric-demo bench-fabric fabric-build install clean help
 
 help:            ## this list
 	@grep -E '^[a-z-]+: .*## ' Makefile | sed 's/: .*## /\t/' | expand -t 12
@@ -29,6 +31,14 @@ $(INSTALLED): $(BIN)/python pyproject.toml constraints.txt
 
 $(TESTED): $(INSTALLED)
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,check]'
+	@touch $@
+
+$(BENCHED): $(INSTALLED)
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	@touch $@
+
+$(CHANNELLED): $(INSTALLED)
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fabric]'
 	@touch $@
 
 demo: $(INSTALLED) ## ten hospitals train one model on real data; the ledger first; then the audit
@@ -51,8 +61,11 @@ $(FLOWER): ops/bench/flower-requirements.txt
 	PYTHONWARNINGS=ignore $(FLOWER_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps flwr==1.42.0
 	@touch $@
 
-bench: $(INSTALLED) $(FLOWER) ## measure beside a plain loop, Flower and the machine's limits; QUICK=1: two minutes
+bench: $(BENCHED) $(FLOWER) ## measure beside a plain loop, Flower and the machine's limits; QUICK=1: two minutes
 	$(BIN)/python -m ops.bench --flower $(FLOWER_VENV) $(if $(filter-out 0,$(QUICK)),--quick)
+
+fabric-build: $(CHANNELLED) ## build Hyperledger Fabric's programs (once, about a minute; needs Go 1.25 or later)
+	@$(BIN)/python -m ops.cli fabric build
 
 clean:           ## remove the environment and caches, never a run
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

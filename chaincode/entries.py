@@ -113,7 +113,8 @@ def _read(payload: bytes) -> tuple[Kind, dict[str, str], dict[str, Any]]:
 
 
 def _read_flat(payload: bytes) -> tuple[Kind, dict[str, str], dict[str, Any]] | None:
-    """As ``_read``, at a third of its cost, for a payload whose predicate has plain scalars only: a commitment and most others.
+    """As ``_read``, at a third of its cost, for a payload whose predicate has plain values only, and objects of texts: a commitment and
+    most others.
 
     None where the bytes are not of that form, whatever they are: then ``_read`` says.
     """
@@ -128,7 +129,10 @@ def _read_flat(payload: bytes) -> tuple[Kind, dict[str, str], dict[str, Any]] | 
     if found is None:
         return None
     groups = found.groups()
-    predicate = dict(zip(form.fields, map(canonical.flat_value, groups), strict=False))
+    try:
+        predicate: dict[str, Any] = dict(zip(form.fields, map(canonical.flat_value, groups), strict=False))
+    except ValueError:
+        return None
     kind.check(predicate, kind.name)
     digests = zip(form.subjects, groups[len(form.fields) :], strict=True)
     return kind, {name: digest for name, digest in digests if digest is not None}, predicate

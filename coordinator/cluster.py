@@ -27,6 +27,7 @@ from coordinator.dispatch import Dispatch
 from coordinator.jobs import ClusterSettings
 from coordinator.pool import DIED, LATE, Call, Reference, Slot, error_line
 from coordinator.processes import available_cores, end_orphans, make_folder, record_processes
+from coordinator.wire import pack, unpack
 from identity.errors import Error, Unavailable, UsageError
 
 _PACKAGES = str(Path(__file__).resolve().parent.parent)  # where workers, too, find this code
@@ -39,7 +40,7 @@ class _Actor:
         self._host = importlib.import_module("coordinator.worker").Host()
 
     def call(self, method: str, *arguments: Any) -> Any:
-        return self._host.call(method, *arguments)
+        return self._host.call(method, *map(unpack, arguments))
 
 
 class _Workers:
@@ -140,7 +141,7 @@ class _Workers:
             call = calls.popleft()
             slot = idle.pop(call.slot if call.slot in idle else next(iter(idle)))
             method = slot.handle.call.options(name=call.name, num_returns=call.returns)
-            references = method.remote(call.method, *call.arguments)
+            references = method.remote(call.method, *map(pack, call.arguments))
             slot.answer, *call.kept = references if call.returns > 1 else [references]
             slot.call, slot.until = call, time.monotonic() + limit(call)
 

@@ -18,6 +18,8 @@ from participant.ports import TrainFailure, TrainOrder, TrainResult
 
 Answer = TrainResult | TrainFailure
 
+AT_A_TIME = 256
+"""So many orders at most in a call: while the first sites commit, the next ones train."""
 WORTH_A_CALL = 0.006
 """Seconds of training from which a second worker pays: sending it orders, and committing to its updates apart, costs
 as much as training does below."""
@@ -63,9 +65,9 @@ class Dispatch:
 
         weights = [self._examples.get(order.site, 1) for order in orders]
         worth = self._seconds_each * len(orders) / WORTH_A_CALL if orders else 0.0
-        parts = max(1, int(min(worth, pool.workers)))
-        for slot, batch in enumerate(balanced(orders, weights, parts)):
-            calls.append(_training(batch, self._model.get(batch[0].header.base), slot))
+        parts = max(1, int(min(worth, pool.workers)), math.ceil(len(orders) / AT_A_TIME))
+        for number, batch in enumerate(balanced(orders, weights, parts)):
+            calls.append(_training(batch, self._model.get(batch[0].header.base), number % pool.workers))
         began = time.monotonic()
         for call, result in pool.run(calls, limit):
             batch = call.arguments[1]

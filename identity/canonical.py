@@ -14,6 +14,7 @@ import math
 import re
 from collections.abc import Collection
 from contextlib import suppress
+from itertools import pairwise
 from typing import Any, Final, NoReturn
 
 import rfc8785
@@ -39,7 +40,10 @@ _ENCODER: Final = json.JSONEncoder(
 
 # How canonical JSON spells a scalar that needs no second look: an integer of up to 15 digits, printable ASCII without
 # an escape. It is a part of what canonical JSON allows; everything else is for `loads`.
-_SCALAR: Final = r'null|true|false|0|-?[1-9][0-9]{0,14}|"[ !#-\[\]-~]*+"'
+_TEXT: Final = r'"[ !#-\[\]-~]*+"'
+_TEXTS: Final = rf"\{{(?:{_TEXT}:{_TEXT}(?:,(?=\")|(?=\}})))*+\}}"
+_SCALAR: Final = rf"null|true|false|0|-?[1-9][0-9]{{0,14}}|{_TEXT}|{_TEXTS}"
+_PAIRS: Final = re.compile(r'"([^"]*)":"([^"]*)"')
 _WORDS: Final = {"null": None, "true": True, "false": False}
 
 
@@ -75,18 +79,24 @@ def loads(data: bytes, *, limit: int = SIZE_LIMIT, depth: int = DEPTH_LIMIT) -> 
 
 
 def flat_pattern(names: Collection[str]) -> str:
-    """A regular expression for an object with exactly these ASCII keys and only plain scalars, as `loads` would read it.
+    """A regular expression for an object with exactly these ASCII keys, whose values are plain scalars or objects of plain
+    texts, as `loads` would read it.
 
-    One group for each key, in ascending order of the keys; `flat_value` reads a group. Text that matches is canonical by
-    its shape, so one match does what parsing, writing and comparing do; text that does not match is for `loads`.
+    One group for each key, in ascending order of the keys; `flat_value` reads a group. What matches, and has groups that
+    can all be read, is canonical by its shape: one match does what parsing, writing and comparing do. The rest is for `loads`.
     """
     return r"\{" + ",".join(f"{re.escape(_ENCODER.encode(name))}:({_SCALAR})" for name in sorted(names)) + r"\}"
 
 
-def flat_value(text: str) -> str | int | bool | None:
-    """The scalar that a group of `flat_pattern` holds."""
+def flat_value(text: str) -> str | int | bool | dict[str, str] | None:
+    """The value that a group of `flat_pattern` holds. Raises ValueError where an object's keys do not ascend."""
     if text[0] == '"':
         return text[1:-1]
+    if text[0] == "{":
+        pairs = _PAIRS.findall(text)
+        if any(before >= after for (before, _), (after, _) in pairwise(pairs)):
+            raise ValueError("not canonical")
+        return dict(pairs)
     return _WORDS[text] if text in _WORDS else int(text)
 
 

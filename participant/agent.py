@@ -5,7 +5,6 @@ It never trains: it orders training from a ``Trainer`` in another process, commi
 delivers the bytes after the seal (R2). Each ``check`` refuses what the ledger does not bear out.
 """
 
-import hashlib
 import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -201,7 +200,7 @@ class Agent:
 
     def _salt(self, view: RoundView) -> str:
         seat = state.seat_key(view.agreement, view.head.round, view.head.attempt, self.member)
-        return hmac.new(self._secret, seat.encode(), hashlib.sha256).hexdigest()
+        return hmac.digest(self._secret, seat.encode(), "sha256").hex()
 
 
 def _place(view: RoundView) -> dict[str, Any]:

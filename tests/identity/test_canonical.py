@@ -133,7 +133,10 @@ def test_size_limit_is_in_bytes_and_inclusive() -> None:
 
 _FLAT_TEXT = st.text(st.sampled_from('a"\\\\,:{}[]\n\x7f\x1f é0'), max_size=3) | st.text(max_size=3)
 _FLAT: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
-    {"a": _FLAT_TEXT | _INTEGERS | st.none(), "b-c": st.booleans() | _FLAT_TEXT | st.just([])}
+    {
+        "a": _FLAT_TEXT | _INTEGERS | st.none(),
+        "b-c": st.booleans() | _FLAT_TEXT | st.just([]) | st.dictionaries(st.sampled_from("abc"), _FLAT_TEXT),
+    }
 )
 
 
@@ -148,12 +151,19 @@ def test_what_a_flat_pattern_matches_is_read_as_the_general_way_reads_it(value: 
         length = data.draw(st.integers(0, 2))
         text = (
             text[:position]
-            + data.draw(st.sampled_from(["", " ", "0", "-", '"', "1.0", "\\u0061", "e", ","]))
+            + data.draw(
+                st.sampled_from(["", " ", "0", "-", '"', "1.0", "\\u0061", "e", ",", "c", "a", '","a":"', "{", "}"])
+            )
             + text[position + length :]
         )
     found = re.fullmatch(canonical.flat_pattern(["b-c", "a"]), text)
     if found is not None:
-        read = dict(zip(["a", "b-c"], map(canonical.flat_value, found.groups()), strict=True))
+        try:
+            read = dict(zip(["a", "b-c"], map(canonical.flat_value, found.groups()), strict=True))
+        except ValueError:
+            with pytest.raises(EvidenceError):
+                canonical.loads(text.encode("utf-8"))
+            return
         assert canonical.loads(text.encode("utf-8")) == read
         assert [type(v) for v in canonical.loads(text.encode("utf-8")).values()] == [type(v) for v in read.values()]
 

@@ -31,6 +31,12 @@ _SCRAPS = [
     "é",
     "[]",
     "{}",
+    '{"a":"1","a":"2"}',
+    '{"b":"1","a":"2"}',
+    '{"a":"1",}',
+    '{"a":1}',
+    '{"a":{"b":"1"}}',
+    '{"a":"\\u0062"}',
     "zz",
     "A" * 70_000,
 ]
@@ -55,6 +61,17 @@ def test_most_kinds_take_the_short_way() -> None:
     for kind in FLAT:
         assert entries._read_flat(envelope.parse(SAMPLES[kind].envelope).payload) is not None
     commit = SAMPLES["commit"]
+    for metrics in (None, {}, {"loss": "0.5"}, {"accuracy": "0.9", "loss": "0.5"}):
+        measured = make_entry(
+            "commit",
+            member=commit.member,
+            at=1,
+            subjects=commit.subjects,
+            body={**commit.body, "metrics": metrics},
+            signer=SIGNERS[commit.did],
+        )
+        assert entries._read_flat(envelope.parse(measured).payload) is not None
+        assert open_entry(measured).body["metrics"] == metrics
     plain = {**commit.body, "metrics": None}
     for subjects in (commit.subjects, {n: d for n, d in commit.subjects.items() if n != "environment"}):
         data = make_entry(
