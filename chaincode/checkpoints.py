@@ -80,6 +80,21 @@ def parse_checkpoint(text: str) -> Checkpoint:
     return Checkpoint(origin, int(size), root)
 
 
+def stated_head(note: str | bytes) -> Checkpoint:
+    """Return what a checkpoint states, of a note or (a channel's, which no key signs) of its text alone. Nothing is verified.
+
+    Raises EvidenceError: note-*, checkpoint-*.
+    """
+    if is_plain(note):
+        return parse_checkpoint(notes.decode_text(note, notes.MAX_NOTE_BYTES, "checkpoint"))
+    return parse_checkpoint(notes.parse_note(note).text)
+
+
+def is_plain(note: str | bytes) -> bool:
+    """Return whether a checkpoint is text alone, without the empty line that signatures follow."""
+    return "\n\n" not in note if isinstance(note, str) else b"\n\n" not in note
+
+
 def sign_checkpoint(checkpoint: Checkpoint, public_key: bytes, sign: Signer) -> str:
     """Return the checkpoint as a note signed by the log's key, whose name is the origin.
 

@@ -56,18 +56,13 @@ class Dispatch:
         if len({order.header.base for order in orders}) > 1:
             raise ValueError("the orders of one call have one base model")
         until = math.inf if seconds is None else time.monotonic() + seconds
-        calls: deque[Call] = deque()
         pool = self._pool()
+        calls = self._deal(orders, pool.workers)
 
         def limit(call: Call) -> float:
             left = until - time.monotonic()
             return left / 2 if calls or len(call.arguments[1]) > 1 else left
 
-        weights = [self._examples.get(order.site, 1) for order in orders]
-        worth = self._seconds_each * len(orders) / WORTH_A_CALL if orders else 0.0
-        parts = max(1, int(min(worth, pool.workers)), math.ceil(len(orders) / AT_A_TIME))
-        for number, batch in enumerate(balanced(orders, weights, parts)):
-            calls.append(_training(batch, self._model.get(batch[0].header.base), number % pool.workers))
         began = time.monotonic()
         for call, result in pool.run(calls, limit):
             batch = call.arguments[1]
@@ -87,6 +82,16 @@ class Dispatch:
                 calls.append(_training(batch, None, -1, call.tries + 1))
             else:
                 yield [_failure(order, result) for order in batch]
+
+    def _deal(self, orders: Sequence[TrainOrder], workers: int) -> deque[Call]:
+        """The calls of a round's training: as many as pay, of equal weight as far as known."""
+        worth = self._seconds_each * len(orders) / WORTH_A_CALL if orders else 0.0
+        parts = max(1, int(min(worth, workers)), math.ceil(len(orders) / AT_A_TIME))
+        batches = balanced(orders, [self._examples.get(order.site, 1) for order in orders], parts)
+        return deque(
+            _training(batch, self._model.get(batch[0].header.base), number % workers)
+            for number, batch in enumerate(batches)
+        )
 
     def sum(self, deliveries: Sequence[Delivery], order: FinishOrder | None = None) -> HeldSum:
         """See ``Aggregation.sum``."""

@@ -6,12 +6,15 @@ the evidence bears it out is for ``fedledger audit verify`` to say.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
 from chaincode import artefacts, contract, trust
-from chaincode.bundle import open_bundle
-from chaincode.checkpoints import open_checkpoint
+from chaincode.audit.channel_source import ChannelSource, Nothing
+from chaincode.bundle import Bundle, open_bundle
+from chaincode.channel_key import ChannelKey
+from chaincode.checkpoints import open_checkpoint, stated_head
 from chaincode.entries import Entry, open_entry
 from chaincode.ledgers import Receipt
 from chaincode.ledgers.queries import Logged
@@ -42,11 +45,11 @@ class BundleSource:
         self._state: dict[str, bytes] = {}
         with open_bundle(path) as bundle:
             self._note = bundle.checkpoint().decode("utf-8", "replace")
-            for envelope in bundle.entries():
-                self._take(open_entry(envelope))
-            key = trust.parse_key(bytes(bundle.body(trust.KEY_FILE) or b""))
+            key = self._read_channel(bundle) if bundle.of_channel else self._read_log(bundle)
         self._indexes = {entry.id: index for index, entry in enumerate(self._entries)}
-        head, _ = open_checkpoint(self._note, key.log)
+        head = (
+            open_checkpoint(self._note, key.log)[0] if isinstance(key, trust.FederationKey) else stated_head(self._note)
+        )
         if (head.size, head.root) != (self.size, root([leaf_hash(e.envelope) for e in self._entries])):
             self._refuse(
                 "bundle-head",
@@ -54,6 +57,29 @@ class BundleSource:
             )
         if self._entries and self._entries[0].federation != key.federation:
             self._refuse("bundle-federation", "The entries are of another federation than the key.")
+
+    def _read_log(self, bundle: Bundle) -> trust.FederationKey:
+        for envelope in bundle.entries():
+            self._take(open_entry(envelope))
+        return trust.parse_key(bytes(bundle.body(trust.KEY_FILE) or b""))
+
+    def _read_channel(self, bundle: Bundle) -> ChannelKey:
+        """Take the entries of a channel's blocks, once these hold under the bundle's own key."""
+
+        @contextmanager
+        def body(name: str) -> Iterator[memoryview | None]:
+            yield bundle.body(name)
+
+        source = ChannelSource(bundle.blocks, body, Nothing)
+        source.trust(None)
+        if source.key is None:
+            raise source.unreadable or AssertionError
+        for _, _, entry in source.opened(source.entries()):
+            if isinstance(entry, Entry):
+                self._take(entry)
+        if source.chain is None or source.chain.faults:
+            self._refuse("bundle-blocks", source.chain.faults[0].what if source.chain else "The blocks cannot be read.")
+        return source.key
 
     def _take(self, entry: Entry) -> None:
         values = {key: self._state.get(key) for key in contract.keys(entry)}

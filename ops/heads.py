@@ -5,9 +5,8 @@ from pathlib import Path
 
 from chaincode import artefacts
 from chaincode.bundle import is_bundle, open_bundle
-from chaincode.checkpoints import MAX_PROOF_BYTES, parse_checkpoint
+from chaincode.checkpoints import MAX_PROOF_BYTES, stated_head
 from chaincode.files import read_bounded
-from chaincode.notes import parse_note
 from chaincode.proofs import is_proof
 from identity.errors import EvidenceError, UsageError
 from ops import output
@@ -43,7 +42,7 @@ def is_head_file(path: Path) -> bool:
 
 def _is_checkpoint(data: bytes) -> bool:
     try:
-        parse_checkpoint(parse_note(data).text)
+        stated_head(data)
     except EvidenceError:
         return False
     return True

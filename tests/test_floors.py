@@ -16,6 +16,7 @@ SOLE_IMPORTERS = {
     "didkit": ("identity/didkit_check.py",),
     "fastapi": (),
     "grpc": ("chaincode/fabric_", "chaincode/ledgers/fabric"),
+    "google": ("chaincode/fabric_", "chaincode/ledgers/fabric", "chaincode/blocks/"),
     "fabric_protos": ("chaincode/fabric_", "chaincode/ledgers/fabric", "chaincode/blocks/"),
     "pickle": (),
     "cloudpickle": (),

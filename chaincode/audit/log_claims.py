@@ -8,7 +8,7 @@ from chaincode.artefacts import CHECKPOINT
 from chaincode.audit.replay import Replay
 from chaincode.audit.report import Draft
 from chaincode.audit.source import Source
-from chaincode.checkpoints import Checkpoint, open_checkpoint, parse_checkpoint, parse_proof
+from chaincode.checkpoints import Checkpoint, is_plain, open_checkpoint, parse_proof, stated_head
 from chaincode.log import root
 from chaincode.notes import Verifier
 from chaincode.proofs import is_proof
@@ -132,6 +132,8 @@ def check_outside(draft: Draft, replayed: Replay, head: Head, note: bytes | None
     if note is None:
         draft.summary = ("No outside head was given. Without one, entries cut off at the end, and a history rewritten by "
                          "whoever holds the log's key, cannot be seen.")  # fmt: skip
+        if head.of_channel:
+            draft.summary = "No outside head was given. Without one, blocks cut off at the end cannot be seen."
         draft.lack("a head of this log that was held outside (--head)")
         return
     if head.log is None and not head.of_channel:
@@ -163,24 +165,10 @@ def _outside(note: bytes, head: Head) -> Checkpoint:
     note = parse_proof(note).checkpoint.encode() if is_proof(note) else note
     if head.log is not None:
         return open_checkpoint(note, head.log)[0]
-    outside = channel_head(note)
+    outside = stated_head(note)
     if outside.origin != head.origin:
         raise EvidenceError("checkpoint-origin", f"It is a head of {outside.origin}, not of {head.origin}.")
     return outside
-
-
-def channel_head(data: bytes) -> Checkpoint:
-    """The head of a channel's log: a checkpoint's three lines, or a note of them that members have cosigned; no cosignature
-    is verified here. Raises EvidenceError: note-*, checkpoint-*."""
-    text = (
-        notes.decode_text(data, notes.MAX_NOTE_BYTES, "checkpoint") if is_plain(data) else notes.parse_note(data).text
-    )
-    return parse_checkpoint(text)
-
-
-def is_plain(head: str | bytes) -> bool:
-    """Whether a head is text alone, without the empty line that signatures follow."""
-    return "\n\n" not in head if isinstance(head, str) else b"\n\n" not in head
 
 
 def check_witnesses(draft: Draft, replayed: Replay, head: Head) -> None:

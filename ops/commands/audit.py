@@ -18,10 +18,9 @@ from chaincode.audit.export import export as write_export
 from chaincode.audit.folder_source import LEDGER, folder_source
 from chaincode.bundle import is_bundle
 from chaincode.channel_key import Key, read_any_key
-from chaincode.checkpoints import parse_checkpoint
+from chaincode.checkpoints import stated_head
 from chaincode.files import read_bounded, write_whole
 from chaincode.ledgers.sqlite import SqliteLedger
-from chaincode.notes import parse_note
 from chaincode.proofs import LogSource, ScannedLog, is_proof, make_entry_proof
 from chaincode.trust import KEY_FILE
 from identity.errors import EvidenceError, UsageError
@@ -135,10 +134,14 @@ def _key_of(path: str | None) -> Path:
 def keep_head(out: OutOption, path: PathArgument = None) -> None:
     """Write the log's present signed checkpoint, to keep elsewhere."""
     _check_free(out, "checkpoint", heads.is_head_file)
-    with opened(path, announce=True) as source:
-        note = source.checkpoint()
+    run = None if path is not None and Path(path).is_file() else channel_run.read_run(_place(path, announce=True))
+    if run is not None:
+        note = channel_run.head(run)
+    else:
+        with opened(path, announce=True) as source:
+            note = source.checkpoint()
     write_whole(out, note.encode())
-    checkpoint = parse_checkpoint(parse_note(note).text)
+    checkpoint = stated_head(note)
     output.line(f"wrote {out}: the head of {checkpoint.origin} at {checkpoint.size} entries")
     output.line(
         "Keep it where nobody who runs the federation can change it. Later it shows that nothing was rewritten:"
@@ -236,7 +239,7 @@ def _show_claim(claim: Claim) -> None:
 
 def _place(path: str | None, *, announce: bool = False) -> Path:
     """What PATH means: a file, which is judged as a bundle or a proof whatever it holds, or a run folder."""
-    if path is not None and Path(path).is_file():
+    if path is not None and (Path(path).is_file() or channel_run.is_on_channel(Path(path))):
         return Path(path)
     return folder_of(path, announce=announce).path
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from chaincode import checkpoints, notes, state
+from chaincode import checkpoints, state
 from chaincode.author import read_all
 from chaincode.entries import Entry
 from chaincode.rules.common import standing
@@ -94,7 +94,7 @@ def _overview(source: Source, agreement: str, now: int) -> Overview:
 
 
 def _show_ledger(source: Source, names: Names, agreements: Sequence[str]) -> None:
-    head = checkpoints.parse_checkpoint(notes.parse_note(source.checkpoint()).text)
+    head = checkpoints.stated_head(source.checkpoint())
     federation = names.federation
     output.facts([
         ("federation", federation.id if federation else "not founded"),

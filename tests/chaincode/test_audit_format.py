@@ -121,18 +121,19 @@ def test_codes() -> None:
 def literals_of_findings() -> set[str]:
     """The codes that the audit's own files write: the first argument of ``fail``, ``Finding`` and ``EvidenceError``."""
     found = set()
-    for path in (ROOT / "chaincode" / "audit").glob("*.py"):
+    for path in (*(ROOT / "chaincode" / "audit").glob("*.py"), *(ROOT / "chaincode" / "blocks").glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Constant):
                 continue
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            if called in {"fail", "Finding", "EvidenceError"}:
+            if called in {"fail", "Finding", "EvidenceError", "Broken", "Fault"}:
                 found.add(str(node.args[0].value))
     return found
 
 
 def test_codes_of_the_audit() -> None:
-    stated = {code for row in table("Codes of an audit") for code in names(row[0])}
+    tables_of_codes = (*table("Codes of an audit"), *table("Codes of a channel's audit"))
+    stated = {code for row in tables_of_codes for code in names(row[0])}
     written = literals_of_findings()
     assert len(written) > 25
     others = {

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one block says: a pure function of its bytes, with every signature of its transactions verified on the way."""
+
+from hashlib import sha256
+from typing import Final, NamedTuple
+
+from fabric_protos.common import common_pb2
+
+from chaincode.blocks.header import header_bytes
+from chaincode.blocks.transactions import Transaction, read_transaction
+from chaincode.blocks.wire import BLOCK_LIMIT, Malformed, exact
+
+SIGNATURES, LAST_CONFIG, FLAGS, ORDERER, COMMIT_HASH = range(5)
+METADATA: Final = 5
+"""Parts of a block's metadata, by their indexes. The last one is a peer's own note (a hash of its state), signed by nobody."""
+TRANSACTIONS: Final = 1 << 16
+
+
+class Block(NamedTuple):
+    """A block. ``header`` are the bytes that are signed, ``hash`` their SHA-256, ``fault`` what is wrong within the block."""
+
+    number: int
+    previous: bytes
+    header: bytes
+    hash: bytes
+    metadata: tuple[bytes, ...]
+    transactions: tuple[Transaction, ...]
+    fault: str
+
+
+def read_block(data: bytes, chaincode: str = "") -> Block:
+    """Read a block, and open the entries in it that are for ``chaincode``. Raises Malformed for bytes that are none; what is wrong with one is in its ``fault``."""
+    block = exact(common_pb2.Block, data, limit=BLOCK_LIMIT)
+    if not block.HasField("header") or not 0 < len(block.data.data) <= TRANSACTIONS:
+        raise Malformed(f"a block with {len(block.data.data)} transactions, or without a header")
+    stated, metadata = block.header, tuple(block.metadata.metadata)
+    head = header_bytes(stated.number, stated.previous_hash, stated.data_hash)
+    transactions = tuple(read_transaction(one, chaincode) for one in block.data.data)
+    fault = ""
+    if sha256(b"".join(block.data.data)).digest() != stated.data_hash:
+        fault = "its transactions are not those whose hash its header states"
+    elif len(metadata) != METADATA:
+        fault = f"its metadata has {len(metadata)} parts, not {METADATA}"
+    elif metadata[ORDERER]:
+        fault = "its metadata has a part that no orderer writes"
+    elif not all(one.plain for one in transactions):
+        fault = "it holds a transaction that is not spelt as orderers accept it"
+    return Block(stated.number, stated.previous_hash, head, sha256(head).digest(), metadata, transactions, fault)
