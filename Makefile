@@ -67,5 +67,8 @@ bench: $(BENCHED) $(FLOWER) ## measure beside a plain loop, Flower and the machi
 fabric-build: $(CHANNELLED) ## build Hyperledger Fabric's programs (once, about a minute; needs Go 1.25 or later)
 	@$(BIN)/python -m ops.cli fabric build
 
+bench-fabric: $(CHANNELLED) ## the Fabric ledger beside the embedded one and the network alone; QUICK=1: ten seconds
+	$(BIN)/python -m ops.bench.fabric $(if $(filter-out 0,$(QUICK)),--quick)
+
 clean:           ## remove the environment and caches, never a run
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

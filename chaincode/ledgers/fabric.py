@@ -34,14 +34,16 @@ from identity.errors import EvidenceError, OutcomeUnknown, Rejected, Unavailable
 OPENED_AT_ONCE = 4
 KEYS_AT_ONCE = 1000
 Outcome = Receipt | Rejected
+Notice = Callable[[CallFailed], None]
 
 
 class FabricLedger:
     """A ledger on a channel, as one organisation's client. Thread-safe; as a context manager it closes."""
 
     def __init__(
-        self, profile: Profile, organisation: str, pending: Path, clock: Callable[[], int], patience: Patience
-    ) -> None:
+        self, profile: Profile, organisation: str, pending: Path, *, clock: Callable[[], int], patience: Patience,
+        notice: Notice | None,
+    ) -> None:  # fmt: skip
         """For `open` only."""
         own = profile.organisation(organisation)
         member, self._place = load_member(own), Place(profile.channel, profile.chaincode)
@@ -51,25 +53,29 @@ class FabricLedger:
             raise UsageError("profile-organisation", f"{profile.path} names no peer of {own.name}.")
         self._peers = [*self._own, *others]
         self._member, self._clock, self._patience = member, clock, patience
-        self._sender = Sender(member, self._place, self._peers, Journal(pending), clock=clock, patience=patience)
-        self._log = BlockLog(member, self._place, genesis_hash(profile.genesis), patience.total)
+        self._sender = Sender(
+            member, self._place, self._peers, Journal(pending), clock=clock, patience=patience, notice=notice
+        )
+        self._log = BlockLog(member, self._place, genesis_hash(profile.genesis), patience.total, pending)
         self._together = Together(self._sender.send)
         self._threads = ThreadPoolExecutor(OPENED_AT_ONCE, thread_name_prefix="opening")
 
     @classmethod
     def open(
         cls, profile: Profile, organisation: str, *, pending: Path | None = None, clock: Callable[[], int] | None = None,
-        patience: Patience | None = None,
+        patience: Patience | None = None, notice: Notice | None = None,
     ) -> Self:  # fmt: skip
         """Open the ledger as a client of `organisation` (its name or its MSP's); nothing is sent before it is used.
 
-        `pending` is the folder for signed transactions of unknown outcome, by default one beside the profile; `clock`
-        (UTC seconds) is what transactions state as their time.
+        `pending` is the folder for signed transactions of unknown outcome and for where entries are in the log, by default
+        one beside the profile; `clock`
+        (UTC seconds) is what transactions state as their time. `notice` is told of each call that fails while the ledger
+        tries on, so that somebody can be told who is away; several threads may call it at once.
         Raises UsageError: profile-organisation, fabric-tls-needed, profile-genesis; CredentialError: msp-*,
         fabric-tls-ca; Unavailable(fabric-journal).
         """
         folder = pending or profile.path.parent / "pending" / profile.organisation(organisation).msp
-        return cls(profile, organisation, folder, clock or _now, patience or Patience())
+        return cls(profile, organisation, folder, clock=clock or _now, patience=patience or Patience(), notice=notice)
 
     def submit(self, envelopes: Sequence[bytes]) -> list[Outcome]:
         """Judge entries and have them stored, as the port says; many share a transaction.
@@ -146,6 +152,7 @@ class FabricLedger:
     def close(self) -> None:
         """Hang up; a second call does nothing."""
         self._together.close()
+        self._log.save()
         self._threads.shutdown(wait=True)
         for peer in self._peers:
             peer.close()

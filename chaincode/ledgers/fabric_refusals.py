@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a gateway's error about an endorsement means: a verdict, a conflict, a fault for good, or a peer that is away."""
+"""What a network's errors mean: a verdict, a conflict, a fault for good, or somebody who is away; and the words for each."""
 
 import re
 from dataclasses import dataclass
 
-from chaincode.ledgers.fabric_gateway import CallFailed, Detail
+from chaincode.ledgers.fabric_gateway import CallFailed, Detail, Status
+from chaincode.ledgers.fabric_messages import Pending, endorsers_of
 from chaincode.ledgers.fabric_outcomes import Verdict, parse_outcomes
-from identity.errors import CredentialError, EvidenceError, Unavailable
+from identity.errors import CredentialError, EvidenceError, OutcomeUnknown, Unavailable
 
 RESPONSE = re.compile(r"chaincode response \d+, (.*)", re.DOTALL)
 _MISMATCH = "ProposalResponsePayloads do not match"
 _FIRST = "failed to endorse transaction"
 """The gateway's words where the first peer, which is one of its own organisation, did not endorse."""
+AGAIN = "Submit the same entries again: what is in answers with its receipt."
+STATUS = "fedledger fabric status"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +70,28 @@ def _check_for_good(detail: Detail) -> None:
             f"The clocks of this machine and of {detail.msp} at {detail.address} are apart: {detail.message[:300]}."
         )
         raise Unavailable("fabric-clock", message, next="Set the clock.")
+
+
+def unknown(pending: Pending, failures: dict[str, CallFailed]) -> OutcomeUnknown:
+    """Return the error of a transaction of unknown fate, by the last failure of each step; where orderers are away, which."""
+    said = ". ".join(str(failure) for failure in failures.values())
+    message = f"Transaction {pending.txid[:12]} was sent; what became of it cannot be learned. {said}."
+    submitted = failures.get("submit")
+    away = [detail.address for detail in submitted.details] if submitted is not None else []
+    if not away:
+        return OutcomeUnknown("fabric-outcome-unknown", message, next=AGAIN)
+    message = (
+        f"The network orders nothing: it has too few orderers. Those that do not answer: {', '.join(sorted(set(away)))}.\n"
+        f"{message}"
+    )
+    return OutcomeUnknown("fabric-outcome-unknown", message, next=f"fedledger fabric up starts what is down. {AGAIN}")
+
+
+def endorsed_by_too_few(pending: Pending, status: Status, times: int) -> Unavailable:
+    """Return the error of a transaction that had too few endorsements so many times; it says whose it had."""
+    by = " and ".join(endorsers_of(pending.envelope)) or "nobody"
+    message = (
+        f"Transaction {pending.txid[:12]} is in block {status.block} and invalid: {status.code}.\n"
+        f"It was endorsed by {by}; the channel asks for more, also when it was endorsed anew {times - 1} times."
+    )
+    return Unavailable("fabric-invalid", message, next=STATUS)

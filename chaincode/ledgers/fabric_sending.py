@@ -21,7 +21,6 @@ from chaincode.ledgers.fabric_identity import Member
 from chaincode.ledgers.fabric_journal import Journal
 from chaincode.ledgers.fabric_messages import (
     Pending,
-    endorsers_of,
     propose,
     response_of,
     seek_newest,
@@ -30,7 +29,7 @@ from chaincode.ledgers.fabric_messages import (
 )  # fmt: skip
 from chaincode.ledgers.fabric_outcomes import Verdict, parse_outcomes
 from chaincode.ledgers.fabric_profile import Place
-from chaincode.ledgers.fabric_refusals import Finding, diagnose
+from chaincode.ledgers.fabric_refusals import AGAIN, STATUS, Finding, diagnose, endorsed_by_too_few, unknown
 from identity.errors import OutcomeUnknown, Rejected, Unavailable
 
 CONFLICTS = frozenset(
@@ -74,9 +73,10 @@ class Sender:
 
     def __init__(
         self, member: Member, place: Place, peers: Sequence[Peer], journal: Journal, *, clock: Callable[[], int],
-        patience: Patience,
+        patience: Patience, notice: Callable[[CallFailed], None] | None = None,
     ) -> None:  # fmt: skip
-        self.journal = journal
+        """`notice` is called for each call that fails and is made again, there or elsewhere: by any thread, so be quick."""
+        self.journal, self._notice = journal, notice or _nothing
         self._member, self._place, self._peers, self._clock, self._patience = member, place, peers, clock, patience
         self._lock = threading.Lock()
         self._latest: tuple[int, str, Peer] | None = None
@@ -104,9 +104,9 @@ class Sender:
                 conflict = f"transaction {answer.txid[:12]} in block {status.block} is {status.code}"
                 too_few += status.code == TOO_FEW
                 if too_few > self._patience.too_few:
-                    raise _endorsed_by_too_few(answer, status, too_few)
+                    raise endorsed_by_too_few(answer, status, too_few)
             time.sleep(pause)
-        raise Unavailable("fabric-conflicts", f"The entries met a conflict each time: {conflict}.", next=_AGAIN)
+        raise Unavailable("fabric-conflicts", f"The entries met a conflict each time: {conflict}.", next=AGAIN)
 
     def settle(self, pending: Pending) -> Status | None:
         """Learn what became of a transaction of an earlier process; None where it is refused for good.
@@ -139,7 +139,7 @@ class Sender:
             failures |= {failed.step: failed} if failed else {}
             wait = min(2 * wait, self._patience.longest_status)
             time.sleep(pause)
-        raise _unknown(pending, failures)
+        raise unknown(pending, failures)
 
     def catch_up(self, peer: Peer) -> None:
         """Wait until a peer has what this client last saw committed elsewhere. Raises CallFailed."""
@@ -156,9 +156,10 @@ class Sender:
                     return self._ask(peer, envelopes)
                 except CallFailed as failure:
                     failures[peer.node.address] = failure
+                    self._notice(failure)
             time.sleep(pause)
         said = ". ".join(str(failure) for failure in failures.values())
-        raise Unavailable("fabric-not-endorsed", f"Too few organisations endorse the entries. {said}.", next=_STATUS)
+        raise Unavailable("fabric-not-endorsed", f"Too few organisations endorse the entries. {said}.", next=STATUS)
 
     def _ask(self, peer: Peer, envelopes: Sequence[bytes]) -> Pending | list[Verdict] | Finding:
         """Have a peer's gateway collect endorsements. Raises CallFailed where another peer may do better.
@@ -223,6 +224,7 @@ class Sender:
                         "fabric-orderer-refused", f"The orderers refuse the transaction: {failure}."
                     ) from failure
                 before = True
+                self._notice(failure)
         return failed
 
     def _status(self, txid: str, wait: float) -> tuple[Status | None, CallFailed | None]:
@@ -233,6 +235,8 @@ class Sender:
                 status = peer.status(request, self._patience.first_pause * 10 if waited else wait)
             except CallFailed as failure:
                 failed, waited = failure, waited or failure.code in WAITED_ENOUGH
+                if failure.code not in WAITED_ENOUGH:
+                    self._notice(failure)
                 continue
             if status.code == "VALID":
                 with self._lock:
@@ -247,7 +251,7 @@ class Sender:
         if status.code in ("VALID", TOO_FEW) or status.code in CONFLICTS:
             return status
         message = f"Transaction {pending.txid[:12]} is in block {status.block} and invalid: {status.code}."
-        raise Unavailable("fabric-invalid", message, next=_STATUS)
+        raise Unavailable("fabric-invalid", message, next=STATUS)
 
     def pauses(self, end: float, most: int | None = None) -> Iterator[float]:
         """Yield pauses that grow, with jitter, until `end` (monotonic) or so many; at least one."""
@@ -259,32 +263,10 @@ class Sender:
                 return
 
 
-def _unknown(pending: Pending, failures: dict[str, CallFailed]) -> OutcomeUnknown:
-    """What is known of a transaction of unknown fate; where orderers are away, which."""
-    said = ". ".join(str(failure) for failure in failures.values())
-    message = f"Transaction {pending.txid[:12]} was sent; what became of it cannot be learned. {said}."
-    submitted = failures.get("submit")
-    away = [detail.address for detail in submitted.details] if submitted is not None else []
-    if not away:
-        return OutcomeUnknown("fabric-outcome-unknown", message, next=_AGAIN)
-    message = (
-        f"The network orders nothing: it has too few orderers. Those that do not answer: {', '.join(sorted(set(away)))}.\n"
-        f"{message}"
-    )
-    return OutcomeUnknown("fabric-outcome-unknown", message, next=f"fedledger fabric up starts what is down. {_AGAIN}")
-
-
-def _endorsed_by_too_few(pending: Pending, status: Status, times: int) -> Unavailable:
-    by = " and ".join(endorsers_of(pending.envelope)) or "nobody"
-    message = (
-        f"Transaction {pending.txid[:12]} is in block {status.block} and invalid: {status.code}.\n"
-        f"It was endorsed by {by}; the channel asks for more, also when it was endorsed anew {times - 1} times."
-    )
-    return Unavailable("fabric-invalid", message, next=_STATUS)
-
-
 _APPROVED = (
     "Have that organisation run the contract that was approved (fedledger fabric up starts it), then submit again."
 )
-_AGAIN = "Submit the same entries again: what is in answers with its receipt."
-_STATUS = "fedledger fabric status"
+
+
+def _nothing(_failure: CallFailed) -> None:
+    """Nobody wants to know."""

@@ -7,8 +7,7 @@ from typing import Any
 
 import grpc
 import pytest
-from fabric_protos.common import common_pb2
-from fabric_protos.peer import chaincode_pb2, proposal_pb2
+from fabric_protos.peer import proposal_pb2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +19,8 @@ from chaincode.fabric_transaction import OK, Peer, Response
 from chaincode.ledgers.fabric_outcomes import Accepted, Duplicate, parse_outcomes
 from identity import canonical
 from identity.errors import Rejected
-from tests.chaincode.ledgers.fabric_hosts import CHAINCODE, FABRIC_STREAM, FABRIC_WHOLE
+from tests.chaincode.ledgers.fabric_hosts import FABRIC_STREAM, FABRIC_WHOLE
+from tests.fakes.fabric_calls import begin, signed
 from tests.fakes.fabric_double import CHANNEL
 from tests.fakes.fabric_stream import MESSAGE, PeerEnd, Simulation
 from tests.fakes.fabric_world import PACKAGE, SOURCE, serving
@@ -40,16 +40,6 @@ def peer(server: str) -> Iterator[PeerEnd]:
     end = PeerEnd(server)
     yield end
     end.close()
-
-
-def signed(chaincode: str = CHAINCODE, time: int = AT) -> Any:
-    """A proposal's header as the peer hands it on; the chaincode trusts the peer for its signature."""
-    extension = proposal_pb2.ChaincodeHeaderExtension(chaincode_id=chaincode_pb2.ChaincodeID(name=chaincode))
-    header = common_pb2.ChannelHeader(channel_id=CHANNEL, extension=extension.SerializeToString())
-    header.timestamp.seconds = time
-    inner = common_pb2.Header(channel_header=header.SerializeToString()).SerializeToString()
-    proposal = proposal_pb2.Proposal(header=inner).SerializeToString()
-    return proposal_pb2.SignedProposal(proposal_bytes=proposal)
 
 
 class State:
@@ -123,13 +113,6 @@ def test_transactions_run_side_by_side() -> None:
         assert all(one.done.wait(10) for one in simulations)
         assert {one.response.payload for one in simulations} == {b"met"}
         end.close()
-
-
-def begin(end: PeerEnd, txid: str, function: bytes = b"meet") -> Simulation:
-    simulation = end._running[CHANNEL, txid] = Simulation({})
-    payload = chaincode_pb2.ChaincodeInput(args=[function]).SerializeToString()
-    end.send(MESSAGE(type=MESSAGE.TRANSACTION, payload=payload, txid=txid, channel_id=CHANNEL, proposal=signed()))
-    return simulation
 
 
 def test_transactions_under_way_are_bounded() -> None:

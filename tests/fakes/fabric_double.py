@@ -53,6 +53,8 @@ class Channel:
     state: dict[str, dict[str, tuple[bytes, Version]]] = field(default_factory=dict)
     statuses: dict[str, tuple[int, int]] = field(default_factory=dict)
     grown: threading.Condition = field(default_factory=threading.Condition)
+    refused: list[int] = field(default_factory=list)
+    """Validation codes of the next transactions, which are invalid whatever they are."""
 
     def __post_init__(self) -> None:
         self.append([])
@@ -90,6 +92,9 @@ class Channel:
         txid = common_pb2.ChannelHeader.FromString(payload.header.channel_header).tx_id
         if txid in self.statuses:
             return int(CODE.DUPLICATE_TXID)
+        if self.refused:
+            self.statuses[txid] = (self.refused.pop(0), version[0])
+            return self.statuses[txid][0]
         space = rwset_pb2.TxReadWriteSet.FromString(chaincode_action(payload.data).results).ns_rwset[0]
         sets, values = kv_rwset_pb2.KVRWSet.FromString(space.rwset), self.state.setdefault(space.namespace, {})
         stale = any(

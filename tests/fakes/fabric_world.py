@@ -4,7 +4,7 @@
 import asyncio
 import datetime
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,12 +31,29 @@ def serving(
     known: Any = None, credentials: Any = None, listen: str = "127.0.0.1:0", package: str = PACKAGE
 ) -> Iterator[str]:
     """A chaincode server in this process, on an event loop of its own; yields its address."""
+    with serving_until(known, credentials, listen, package) as (address, _, _):
+        yield address
+
+
+@contextmanager
+def serving_until(
+    known: Any = None, credentials: Any = None, listen: str = "127.0.0.1:0", package: str = PACKAGE
+) -> Iterator[tuple[str, Callable[[], None], Callable[[Callable[[], None]], object]]]:
+    """The same; yields the address, what stops the server, and what calls a function on its event loop."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     server = Server(package, known or functions(SOURCE))
-    yield asyncio.run_coroutine_threadsafe(server.start(listen, credentials), loop).result(10)
-    asyncio.run_coroutine_threadsafe(server.stop(), loop).result(10)
+
+    def stop() -> None:
+        asyncio.run_coroutine_threadsafe(server.stop(), loop).result(10)
+
+    yield (
+        asyncio.run_coroutine_threadsafe(server.start(listen, credentials), loop).result(10),
+        stop,
+        loop.call_soon_threadsafe,
+    )
+    stop()
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
     loop.close()

@@ -15,7 +15,8 @@ from tests.fakes.fabric_world import Double
 
 CODE = grpc.StatusCode
 CODES = transaction_pb2.TxValidationCode
-HASTE = Patience(total=2.0, call=5.0, status=0.2, longest_status=0.4, first_pause=0.01, longest_pause=0.05, conflicts=5)
+HASTE = Patience(total=2.0, call=5.0, status=0.2, longest_status=0.4, first_pause=0.01, longest_pause=0.05, conflicts=5,
+                 too_few=2)  # fmt: skip
 WHOLE = FABRIC_WHOLE
 AWAY = Fault(CODE.UNAVAILABLE, "connection refused")
 

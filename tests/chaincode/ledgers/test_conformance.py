@@ -113,12 +113,12 @@ def test_an_entry_far_from_the_clock_is_refused(hosted: Hosted, offset: int, cod
 
 def test_the_federation_sets_the_skew(hosted: Hosted) -> None:
     ledger, whole, stream, clock = hosted.ledger, hosted.whole, hosted.stream, hosted.clock
-    body = {"authority": [stream.authority.did], "cosigners": [], "quorum": 0, "skew": 600}
+    body = {"authority": [stream.authority.did], "cosigners": [], "quorum": 0, "skew": 90}
     amend = stream.entry("amend", stream.authority, {}, body)
     accepted(ledger.submit([whole[0], amend]))
-    clock.now = stream.at + 600
+    clock.now = stream.at + 90
     accepted(ledger.submit([whole[1]]))
-    clock.now = stream.at - 601
+    clock.now = stream.at - 91
     assert codes(ledger.submit([whole[2]])) == ["clock-skew"]
 
 

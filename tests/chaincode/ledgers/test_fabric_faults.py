@@ -13,6 +13,7 @@ from tests.chaincode.ledgers.fabric_trouble import (
     AWAY,
     CODE,
     CODES,
+    HASTE,
     WHOLE,
     always,
     check_holds,
@@ -192,12 +193,46 @@ def test_a_second_copys_status_is_not_taken_for_the_firsts(network: Double, ledg
 
 
 def test_a_transaction_that_is_invalid_for_good_is_said_to_be(network: Double, ledger: FabricLedger) -> None:
-    network.gateways[0].code = int(CODES.ENDORSEMENT_POLICY_FAILURE)
+    network.channel.refused = [int(CODES.BAD_PROPOSAL_TXID)]
     with pytest.raises(Unavailable) as caught:
         ledger.submit(WHOLE[:1])
     assert caught.value.code == "fabric-invalid"
-    assert "ENDORSEMENT_POLICY_FAILURE" in caught.value.message
+    assert "BAD_PROPOSAL_TXID" in caught.value.message
     assert pending(network) == []
+    check_holds(ledger, [])
+
+
+def test_too_few_endorsements_for_a_moment_are_collected_anew(network: Double, ledger: FabricLedger) -> None:
+    """An organisation has joined since the entry was endorsed."""
+    network.channel.refused = [int(CODES.ENDORSEMENT_POLICY_FAILURE)] * 2
+    accepted(ledger.submit(WHOLE[:1]))
+    assert network.gateways[0].calls.count("endorse") == 3
+    check_holds(ledger, WHOLE[:1])
+
+
+def test_too_few_endorsements_again_and_again_are_an_error(network: Double, ledger: FabricLedger) -> None:
+    network.channel.refused = [int(CODES.ENDORSEMENT_POLICY_FAILURE)] * 100
+    with pytest.raises(Unavailable) as caught:
+        ledger.submit(WHOLE[:1])
+    assert caught.value.code == "fabric-invalid"
+    assert not isinstance(caught.value, OutcomeUnknown)
+    assert "ENDORSEMENT_POLICY_FAILURE" in caught.value.message
+    assert network.gateways[0].calls.count("endorse") == HASTE.too_few + 1
+    assert pending(network) == []
+    check_holds(ledger, [])
+
+
+def test_orderers_that_do_not_answer_are_named(network: Double, ledger: FabricLedger) -> None:
+    """Two of four, in the words of a gateway."""
+    away = [(f"127.0.0.1:{port}", "OrdererMSP", "connection refused") for port in (7, 9)]
+    for gateway in network.gateways:
+        gateway.fault = always("submit", Fault(CODE.UNAVAILABLE, "insufficient number of orderers", away))
+    with pytest.raises(OutcomeUnknown) as caught:
+        ledger.submit(WHOLE[:1])
+    assert "Those that do not answer: 127.0.0.1:7, 127.0.0.1:9." in caught.value.message
+    assert caught.value.next is not None
+    assert "fedledger fabric up" in caught.value.next
+    assert len(pending(network)) == 1
 
 
 def test_an_unknown_outcome_is_kept_apart_and_on_the_disk(network: Double, ledger: FabricLedger) -> None:

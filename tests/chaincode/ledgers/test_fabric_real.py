@@ -202,4 +202,4 @@ def test_the_orderer_dies_within_the_batch_after_it_took_a_transaction(
     assert [one.index for one in accepted(ledger.submit(whole[1:3]))] == [1, 2]
     assert set(sent) == {sent[0]}
     assert list(ledger.entries()) == whole[:3]
-    assert list(ledger._sender.journal.folder.iterdir()) == []
+    assert ledger._sender.journal.pending() == []

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The network of the Fabric benchmark: three organisations, one Raft orderer; its memory and its blocks."""
+
+import time
+from pathlib import Path
+
+from chaincode.ledgers.fabric_gateway import Peer
+from chaincode.ledgers.fabric_identity import load_member
+from chaincode.ledgers.fabric_messages import seek
+from chaincode.ledgers.fabric_profile import Profile
+from coordinator.processes import PROC
+from ops.fabric import network, processes
+from ops.fabric.existing import Network
+from ops.fabric.network import Wanted
+from ops.fabric.nodes import GO_MEMORY
+
+SECONDS = 60.0
+LIMITS = {kind: int(text.removesuffix("MiB")) << 20 for kind, text in GO_MEMORY.items()}
+"""What each kind of node is told to stay below, in bytes."""
+PAGE = """# The Fabric ledger, measured
+
+This page is written by `make bench-fabric`, in one run on one machine; do not edit it. Times depend on the machine, on
+which peers, orderer, contract servers and client share the cores: compare the ratios. Three organisations, two of which
+endorse a transaction; one Raft orderer that cuts a block after 100 ms. A round is four steps that wait for one another:
+open, the commitments, seal, record. The network alone does the same transactions, of the same bytes, with a function that
+does nothing. Medians of turns: embedded ledger, network alone, Fabric.
+"""
+
+
+def up(folder: Path) -> Network:
+    """Bring the network up."""
+    return network.up(folder, Wanted("raft", 3), lambda _: None)
+
+
+def memory(here: Network) -> dict[str, tuple[int, int]]:
+    """The bytes that each node has resident, and of these the anonymous ones."""
+    found = {}
+    for node in here.nodes:
+        process = processes.running(node.folder)
+        if process is not None:
+            fields = dict(
+                line.split(":", 1)
+                for line in (PROC / str(process.pid) / "status").read_text().splitlines()
+                if ":" in line
+            )
+            found[node.name] = (_bytes(fields["VmRSS"]), _bytes(fields["RssAnon"]))
+    return found
+
+
+def _bytes(text: str) -> int:
+    return int(text.split(maxsplit=1)[0]) << 10
+
+
+def blocks(profile: Profile, organisation: str) -> list[bytes]:
+    """The blocks of the channel, as an organisation's peer shows them. Raises CallFailed."""
+    own = profile.organisation(organisation)
+    peer = Peer(own.peers[0])
+    try:
+        request = seek(load_member(own), profile.channel, 0, None, int(time.time()))
+        return [block.SerializeToString() for block in peer.blocks(request, SECONDS)]
+    finally:
+        peer.close()
