@@ -15,6 +15,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import chain, cycle, islice
 from pathlib import Path
 from queue import SimpleQueue
@@ -119,13 +120,15 @@ class _Child:
                 self.end()
 
     def receive(self, batch: list[bytes]) -> list[Opened]:
-        rows = None
         if self._process is not None and self._process.stdout is not None:
-            rows = _read(self._process.stdout)
-        if rows is None:
-            self.end()
-            return _open_some(batch)
-        return [(data, leaf, _from_row(fields, data)) for data, (leaf, fields) in zip(batch, rows, strict=True)]
+            # Something else in its output, a greeting of the interpreter's site, is no frame, whatever is made of it.
+            with suppress(OSError, EOFError, ValueError, TypeError, OverflowError, MemoryError):
+                rows = _read(self._process.stdout)
+                if rows is not None:
+                    pairs = zip(batch, rows, strict=True)
+                    return [(data, leaf, _from_row(fields, data)) for data, (leaf, fields) in pairs]
+        self.end()
+        return _open_some(batch)
 
     def end(self) -> None:
         if self._process is not None:
@@ -163,9 +166,11 @@ def _serve(source: IO[bytes], sink: IO[bytes]) -> None:
     batches = SimpleQueue[list[bytes] | None]()
 
     def read_ahead() -> None:
-        while (batch := _read(source)) is not None:
-            batches.put(batch)
-        batches.put(None)
+        try:
+            while (batch := _read(source)) is not None:
+                batches.put(batch)
+        finally:  # also where there is no memory for a batch: the other side waits for answers
+            batches.put(None)
 
     Thread(target=read_ahead, daemon=True).start()
     while (batch := batches.get()) is not None:

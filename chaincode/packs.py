@@ -18,7 +18,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from chaincode.files import mapped, refuse_file, replacing
+from chaincode.files import mapped, refuse_file, replacing, sync
 from identity import canonical
 from identity.errors import EvidenceError
 
@@ -60,7 +60,10 @@ def write_packs(folder: Path, blobs: Sequence[tuple[str, Buffer]], *, fsync: boo
     """Write blobs, each with its digest, into as few packs as hold them, in a folder that is made if need be.
 
     Each pack appears when it is whole, readable by its owner alone, and outlives a power cut where `fsync` says so.
+    Raises ValueError, and writes nothing, for what no reader would take: a blob above SMALL, a name that is no digest.
     """
+    if not all(_is_row([digest, memoryview(blob).nbytes]) for digest, blob in blobs):
+        raise ValueError(f"a pack holds blobs of at most {SMALL} bytes, each under its digest")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     paths = []
     for first in range(0, len(blobs), MOST):
@@ -70,6 +73,8 @@ def write_packs(folder: Path, blobs: Sequence[tuple[str, Buffer]], *, fsync: boo
         with replacing(paths[-1], fsync=fsync) as file:
             file.write(line)
             file.writelines(blob for _, blob in part)
+    if fsync:
+        sync(folder.parent)  # the folder may be new, and its packs are found under its name only
     return paths
 
 
@@ -110,9 +115,9 @@ def _refuse(path: Path, why: str) -> NoReturn:
 class Packs:
     """The packs of a folder. Packs that others add are seen; each one's first line is read once."""
 
-    def __init__(self, folder: Path) -> None:
-        """Use a folder, which need not be there."""
-        self.folder = folder
+    def __init__(self, folder: Path, *, tolerant: bool = False) -> None:
+        """Use a folder, which need not be there. ``tolerant``: a pack that cannot be read holds nothing."""
+        self.folder, self._tolerant = folder, tolerant
         self._read: set[str] = set()
         self._places: dict[str, Place] = {}
 
@@ -138,5 +143,9 @@ class Packs:
         except (FileNotFoundError, NotADirectoryError):
             return
         for name in sorted(names - self._read):
-            self._places.update(read_index(self.folder / name))
+            try:
+                self._places.update(read_index(self.folder / name))
+            except EvidenceError:
+                if not self._tolerant:
+                    raise
             self._read.add(name)

@@ -8,6 +8,7 @@ way holds. Every other value takes the general way through ``identity.canonical`
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property
 from operator import attrgetter
 from typing import Any, get_origin, get_type_hints
@@ -30,6 +31,7 @@ class Codec:
         self._types = tuple(hints[name] for name in self._names)
         self._flat = set(self._types) <= {str, int}
         self._template = "{" + ",".join(f'"{n}":"%s"' if hints[n] is str else f'"{n}":%d' for n in self._names) + "}"
+        self._quotes = self._template.count('"')
         self._fields: Callable[[Any], Any] = attrgetter(*self._names)
         # Values are immutable, and most are read soon after they were written, many of them often.
         self._known: dict[bytes, Any] = {}
@@ -53,7 +55,9 @@ class Codec:
         if tuple(map(type, fields)) != self._types:
             return None
         text = self._template % fields
-        return text.encode("ascii") if self._pattern.fullmatch(text) else None
+        # The pattern knows objects of texts as well: a text with quotes could pass for one, and for the field after it.
+        plain = text.count('"') == self._quotes and self._pattern.fullmatch(text)
+        return text.encode("ascii") if plain else None
 
     def decode(self, data: bytes) -> Any:
         """The value of canonical bytes. Raises EvidenceError: json-*, state-malformed."""
@@ -64,10 +68,12 @@ class Codec:
         return value
 
     def _decode(self, data: bytes) -> Any:
-        if self._flat and data.isascii() and (flat := self._pattern.fullmatch(data.decode("ascii"))) is not None:
-            fields = tuple(map(canonical.flat_value, flat.groups()))
-            if tuple(map(type, fields)) == self._types:
-                return self._cls(**dict(zip(self._names, fields, strict=True)))
+        short = self._flat and len(data) <= _LIMIT and data.isascii()
+        if short and (flat := self._pattern.fullmatch(data.decode("ascii"))) is not None:
+            with suppress(ValueError):  # an object that is not canonical
+                fields = tuple(map(canonical.flat_value, flat.groups()))
+                if tuple(map(type, fields)) == self._types:
+                    return self._cls(**dict(zip(self._names, fields, strict=True)))
         value = canonical.loads(data, limit=_LIMIT)
         if isinstance(value, dict):
             value = {name: tuple(item) if type(item) is list else item for name, item in value.items()}

@@ -18,6 +18,9 @@ from identity.errors import EvidenceError, Unavailable
 OVERHEAD, AT_ONCE = 1 << 17, 1 << 23
 """What one update costs in a sum beside its bytes, in bytes that take as long; and how many bytes one worker verifies
 and sums sooner than a second call could be made."""
+AT_A_TIME = 512
+"""So many updates are summed by shards at most: each worker has all of them open at once, and a process may not open more
+than some thousand files."""
 
 Part = tuple[Sequence[Delivery], Reference]
 """Deliveries, and where the sum of those that passed is kept."""
@@ -91,7 +94,7 @@ class Aggregation:
         if sum(sizes) + OVERHEAD * len(sizes) <= AT_ONCE:
             if order is not None:
                 return self._sum_and_finish(deliveries, order)
-        elif deliveries[0].commitment.elements >= UNIT * pool.workers:
+        elif deliveries[0].commitment.elements >= UNIT * pool.workers and _in_files(deliveries):
             return self._sum_shards(deliveries)
         parts = balanced(deliveries, sizes, pool.workers)
         calls = [Call(place("sum", part[0].commitment), "sum", (part,), 2, slot) for slot, part in enumerate(parts)]
@@ -140,8 +143,15 @@ class Aggregation:
 
     def _sum_and_finish(self, deliveries: Sequence[Delivery], order: FinishOrder) -> HeldSum:
         name = place("aggregate", deliveries[0].commitment)
-        call = Call(name, "aggregate", (deliveries, order, self._model.get(order.base)), 3)
-        verdicts, outcome = run_all(self._pool(), [call], self._tries)[0]
+        for attempt in range(self._tries):
+            call = Call(name, "aggregate", (deliveries, order, self._model.get(order.base)), 3)
+            try:
+                verdicts, outcome = run_all(self._pool(), [call], 1)[0]
+                break
+            except Unavailable as error:
+                if error.code != DIED or attempt + 1 == self._tries:
+                    raise
+                self._model.keep("", None)  # it may have been lost with the worker, or with its machine
         total, model = call.kept
         if outcome is not None:
             self._model.keep(outcome.model, model)
@@ -167,3 +177,8 @@ class Aggregation:
             return HeldSum(verdicts)
         again = self.sum(good)
         return HeldSum({**verdicts, **again.verdicts}, again.parts, again.shards)
+
+
+def _in_files(deliveries: Sequence[Delivery]) -> bool:
+    """Whether these can be summed by shards: not too many, and none out of a pack, which only ``sum`` keeps as evidence."""
+    return len(deliveries) <= AT_A_TIME and all(delivery.place.size < 0 for delivery in deliveries)

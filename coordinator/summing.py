@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a worker does with deliveries: verify them, keep them as evidence, and sum them, whole or by shards."""
 
+import errno
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +14,11 @@ from chaincode.agreement import TensorSpec
 from chaincode.blobs import BlobStore
 from chaincode.evidence import Commitment, ShardEvidence, VerifiedUpdate, verify_update
 from chaincode.files import mapped
-from chaincode.packs import Place
+from chaincode.packs import SMALL, Place
 from chaincode.shards import Tentative, sum_shard
 from chaincode.update import check_range
 from coordinator.ports import UNKNOWN_BYTES, Delivery
-from identity.errors import EvidenceError
+from identity.errors import EvidenceError, Unavailable
 
 Sums = NDArray[np.int64]
 Cut = tuple[int, int]
@@ -27,6 +28,9 @@ Hashes = Mapping[str, Sequence[bytes]]
 
 OPEN_FILES = 256
 """So many files are open at a time: a process may not open as many as there are sites."""
+
+_OWN = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""What this process is short of, whatever was delivered."""
 
 
 class Summing:
@@ -40,7 +44,7 @@ class Summing:
     def sum(self, deliveries: Sequence[Delivery]) -> tuple[dict[str, str], Sums | None]:
         """A verdict per member ("" or an EvidenceError's code), and the weighted sum of those that pass, if any do.
 
-        Verified blobs that lie in packs are put into the blob store.
+        Verified blobs that lie in packs are put into the blob store. Raises Unavailable(worker-resources).
         """
         verdicts: dict[str, str] = {}
         total: Sums | None = None
@@ -53,15 +57,17 @@ class Summing:
     def sum_shard(self, deliveries: Sequence[Delivery], cut: Cut) -> list[ShardEvidence]:
         """What was found of each delivery in a shard; the sum stays here until it is confirmed.
 
-        Raises EvidenceError: ``sum-*``.
+        Raises EvidenceError: ``sum-*``; Unavailable(worker-resources).
         """
+        self._tentative = None, None  # its sums are overwritten from here on, also where this raises
         missing: dict[str, ShardEvidence] = {}
         updates: list[tuple[Commitment, memoryview]] = []
         with ExitStack() as stack:
             for delivery, place in zip(deliveries, self._delivered(deliveries), strict=True):
                 try:
                     updates.append((delivery.commitment, stack.enter_context(place.open())))
-                except (EvidenceError, OSError):
+                except (EvidenceError, OSError) as error:
+                    _check_own(error)
                     member = delivery.commitment.member
                     missing[member] = ShardEvidence(member, "update-missing", 0, ())
             if not updates:
@@ -103,7 +109,8 @@ class Summing:
                 except EvidenceError as error:
                     # A link or a folder is no bytes: nothing was delivered that could be judged, or kept.
                     verdicts[member] = "update-missing" if error.code == "file-not-regular" else error.code
-                except OSError:
+                except OSError as error:
+                    _check_own(error)
                     verdicts[member] = "update-missing"
                 if place.size >= 0 and verdicts[member] not in UNKNOWN_BYTES:
                     packed.append((delivery.commitment.digest, data))
@@ -111,10 +118,17 @@ class Summing:
             return self._sum_in_range(updates, verdicts) if updates else None
 
     def _keep(self, packed: Sequence[tuple[str, memoryview]]) -> None:
-        """Put verified blobs into the store, those that are not in it yet: a sum may be asked for again."""
+        """Put verified blobs into the store, those that are not in it yet: a sum may be asked for again.
+
+        Other bytes in the place of one are replaced, or a file of its own goes before the pack that has them.
+        """
         stored = self._blobs.find([digest for digest, _ in packed])
-        if new := [(digest, blob) for digest, blob in packed if digest not in stored]:
-            self._blobs.put_small(new)
+        small = {digest for digest, blob in packed if len(blob) <= SMALL and digest not in stored}
+        if small:
+            self._blobs.put_small([(digest, blob) for digest, blob in packed if digest in small])
+        for digest, blob in packed:
+            if digest not in small and not (digest in stored and _holds(stored[digest], blob)):
+                self._blobs.put(blob, digest)
 
     def _delivered(self, deliveries: Sequence[Delivery]) -> list[Place]:
         """Where the bytes are: as delivered, or the blobs that they have become: a sum may be asked for again after
@@ -139,6 +153,20 @@ class Summing:
             if len(good) == len(updates):
                 raise
             return weighted_sum(good, specs) if good else None
+
+
+def _check_own(error: Exception) -> None:
+    """Raise Unavailable where bytes cannot be read for want of something here: no site is to be named for that."""
+    if isinstance(error, OSError) and error.errno in _OWN:
+        message = f"A worker cannot open the updates that were delivered: {error.strerror}."
+        raise Unavailable("worker-resources", message, next="ulimit -n 65536") from error
+
+
+def _holds(place: Place, blob: memoryview) -> bool:
+    """Whether these bytes are there."""
+    with suppress(EvidenceError, OSError), place.open() as data:
+        return data == blob
+    return False
 
 
 def _few_files(deliveries: Sequence[Delivery]) -> Iterator[list[Delivery]]:

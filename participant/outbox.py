@@ -8,14 +8,14 @@ import os
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from chaincode.packs import Packs, Place, write_packs
 from chaincode.writeback import start_writing_back
 
-_OURS = re.compile(r"[0-9a-f]{64}(\.pack|\.tampered)?|update-.*|\..*\.pack\..*")
+_OURS = re.compile(r"[0-9a-f]{64}(\.pack|\.tampered)?|update-[0-9a-f]{16}|\..*\.pack\..*")
 """The names of what is written here, and of what is written on the way to it."""
 
 
@@ -25,7 +25,7 @@ class Outbox:
     def __init__(self, folder: Path) -> None:
         """Use a folder; it is made when something is written."""
         self.folder = folder
-        self._packs = Packs(folder)
+        self._packs = Packs(folder, tolerant=True)
 
     def write_small(self, blobs: Sequence[tuple[str, bytes | bytearray]]) -> None:
         """Write whole updates, each with its digest. Raises OSError."""
@@ -47,7 +47,11 @@ class Outbox:
         os.replace(self.folder / unnamed, self.folder / name[0])
 
     def find(self, digests: Iterable[str]) -> dict[str, Place]:
-        """Where updates lie, for those that are here. Raises EvidenceError(pack-malformed)."""
+        """Where updates lie, for those that are here.
+
+        A pack that a power cut has left in pieces is no delivery, and does not keep the others from delivering: nothing
+        here outlives a power cut for certain.
+        """
         wanted = list(digests)
         packed = self._packs.find(wanted)
         loose = {d: f"{self.folder}/{d}" for d in wanted if d not in packed}
@@ -58,7 +62,8 @@ class Outbox:
         self._packs.forget()
         for path in self.folder.iterdir() if self.folder.is_dir() else ():
             if _OURS.fullmatch(path.name):  # nothing else that may lie there is this site's to delete
-                path.unlink()
+                with suppress(IsADirectoryError):
+                    path.unlink(missing_ok=True)
 
     def _create(self, name: str) -> BinaryIO:
         """A new file that only its owner can read."""

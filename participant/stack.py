@@ -67,10 +67,15 @@ class Stack:
         """Train at most ``most`` sites, each with at least one row, from one base model.
 
         ``base`` holds the parameters by name; a site's batches are those of ``Task.train`` with its seed. A batch is
-        filled up with rows that weigh nothing, so every product has one shape. Raises ValueError for other features.
+        filled up with rows that weigh nothing, so every product has one shape. Raises ValueError for other features or
+        labels, also for such as would only do beside those of others, whose type they would take.
         """
         if any((s[0].dim() != 2 and not self._flat) or s[0].flatten(1).shape[1] != self._inputs for s in sites):
             raise ValueError(f"the model takes {self._inputs} features for each row")
+        for features, labels in sites:
+            if features.dtype != torch.float32 or labels.dtype not in (torch.int64, torch.uint8) or labels.dim() != 1:
+                message = f"features {features.dtype}, labels {labels.dtype} of {labels.dim()} dimensions"
+                raise ValueError(f"{message}: a stack takes features float32 and one label int64 for each row")
         order = sorted(
             range(len(sites)), key=lambda i: -len(sites[i][1])
         )  # at each step those that go on are the first
@@ -138,32 +143,32 @@ class _Batches:
 
     def __init__(self, sites: Sequence[Data], seeds: Sequence[int], size: int) -> None:
         features = torch.cat([s[0].flatten(1) for s in sites])
-        self._features = nn.functional.pad(features, (0, _padded(features.shape[1]) - features.shape[1]))
-        self._labels = torch.cat([s[1] for s in sites])
-        counts, batch, size = [len(s[1]) for s in sites], size, _padded(size)
+        # Row 0 is what batches are filled up with: nobody's data, for 0 times one site's NaN would be another's NaN.
+        self._features = nn.functional.pad(features, (0, _padded(features.shape[1]) - features.shape[1], 1, 0))
+        self._labels = nn.functional.pad(torch.cat([s[1] for s in sites]), (1, 0))
+        self._counts, self._batch = [len(s[1]) for s in sites], size
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        self._counts, self._batch, self._size = counts, batch, size
-        self.rows, self.steps = torch.tensor(counts), -(-counts[0] // batch)
-        self._starts = (self.rows.cumsum(0) - self.rows).tolist()
-        first = torch.arange(self.steps) * batch  # the number of each batch's first row
-        column = torch.arange(size)
-        in_batch = (self.rows[:, None] - first).clamp(0, batch)
-        self._real = column < in_batch[:, :, None]
-        self._share = self._real / in_batch.clamp(min=1)[:, :, None]
-        self._order = torch.zeros(len(sites), self.steps * batch, dtype=torch.int64)
-        self._live = [sum(count > step * batch for count in counts) for step in range(self.steps)]
+        self.rows, self.steps = torch.tensor(self._counts), -(-self._counts[0] // size)
+        self._starts = self.rows.cumsum(0) - self.rows
+        self._column = torch.arange(_padded(size))
+        # One row after the other: a table of sites by rows would be as wide as the largest site.
+        self._order = torch.empty(len(features), dtype=torch.int64)
 
     def shuffle(self) -> None:
         """Draw each site's next order, as ``Task.train`` does."""
-        for row, count, start, generator in zip(self._order, self._counts, self._starts, self._generators, strict=True):
-            torch.add(torch.randperm(count, generator=generator), start, out=row[:count])
+        places = zip(torch.split(self._order, self._counts), self._starts.tolist(), self._generators, strict=True)
+        for order, start, generator in places:
+            torch.add(torch.randperm(len(order), generator=generator), start + 1, out=order)
 
     def at(self, step: int) -> _Batch:
         """A step's batch, of the sites that go on."""
-        live, size = self._live[step], self._size
-        batch = self._order[:live, step * self._batch : (step + 1) * self._batch]
-        index = nn.functional.pad(batch, (0, size - batch.shape[1]))
-        return _Batch(self._features[index], self._labels[index], self._share[:live, step], self._real[:live, step])
+        first = step * self._batch
+        live = int((self.rows > first).sum())
+        own = (self.rows[:live] - first).clamp(max=self._batch)[:, None]
+        real = self._column < own
+        place = (self._starts[:live, None] + (first + self._column)).clamp(max=len(self._order) - 1)
+        index = self._order[place] * real
+        return _Batch(self._features[index], self._labels[index], real / own, real)
 
 
 def _cut(stacked: Tensor, shape: Sequence[int]) -> Tensor:

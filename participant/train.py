@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from chaincode.blobs import ITEM_SIZE
 from chaincode.models import model_digest
 from chaincode.packs import SMALL
 from chaincode.small_updates import encode_blobs
@@ -34,6 +35,7 @@ Made = tuple[Answer, bytes | bytearray]
 """An answer, and the bytes of a small update that its outbox is still to get."""
 
 HEADER = 1024  # bytes, more than a blob's header line has
+COPIES = 4  # of its sites' data that a stack has in memory at most, the sites' own among them
 
 
 class LocalTrainer:
@@ -129,14 +131,22 @@ class LocalTrainer:
         return self._encoded(order, new, base, len(data[1]), metrics)
 
     def _stacked(self, stack: Stack, base: Arrays, orders: Sequence[TrainOrder]) -> list[Made]:
-        """Carry out orders in one stack; where that fails, each in a stack of its own, so that one fails alone."""
+        """Carry out orders in one stack; where that fails, each in a stack of its own, so that one fails alone.
+
+        The first ones only, where the data of all would take too much memory.
+        """
         made: dict[str, Made] = {}
         sites: dict[str, Data] = {}
-        for order in orders:
+        held = taken = 0
+        while taken < len(orders) and held <= self._kept // COPIES:
+            order = orders[taken]
+            taken += 1
             try:
                 sites[order.site] = self._site_data(order.site, order.seed)
+                held += sum(tensor.nbytes for tensor in sites[order.site])
             except (Exception, SystemExit) as error:
                 made[order.site] = _failure(order, "training-failed", describe_failure(error)), b""
+        orders = orders[:taken]
         made |= {o.site: (_no_data(o), b"") for o in orders if o.site in sites and not len(sites[o.site][1])}
         some = [order for order in orders if order.site not in made]
         try:
@@ -230,7 +240,7 @@ class LocalTrainer:
         names = [spec.name for spec in self.specs if spec.rule == "mean"]
         tensors = [np.ascontiguousarray(new[n]) for n in names], [np.ascontiguousarray(base[n]) for n in names]
         try:
-            if sum(tensor.nbytes for tensor in tensors[0]) + HEADER <= SMALL:
+            if order.header.length * ITEM_SIZE[order.header.encoding] + HEADER <= SMALL:
                 blob = bytearray()
                 digest, size = encode_tensors(order.header, *tensors, self.specs, blob.extend)
                 return _result(order, digest, size, examples, metrics), blob

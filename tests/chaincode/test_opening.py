@@ -5,6 +5,7 @@ import io
 import marshal
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -93,6 +94,29 @@ def test_what_is_no_child_of_ours_opens_nothing(small: None, program: str, monke
     """One that ends at once, and one that does not start."""
     monkeypatch.setattr("sys.executable", program)
     assert comparable(opened(LOG)) == EXPECTED
+
+
+@pytest.mark.parametrize(
+    "says", ["a greeting that is no frame", "\0\0\0\0\0\0\0\2ab", "\0\0\0\0\0\0\0\5[\0\0\0\0", "\0" * 9]
+)
+def test_a_child_that_says_something_else_is_not_heard(
+    small: None, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "said").write_bytes(says.encode())
+    program = tmp_path / "program"
+    program.write_text(f"#!/bin/sh\ncat '{tmp_path}/said'\nexec cat > /dev/null\n")
+    program.chmod(0o700)
+    monkeypatch.setattr("sys.executable", str(program))
+    assert comparable(opened(LOG)) == EXPECTED
+
+
+def test_the_child_ends_where_it_cannot_read_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(opening, "_read", read)
+    monkeypatch.setattr("threading.excepthook", lambda _: None)
+    opening._serve(io.BytesIO(), io.BytesIO())
 
 
 def test_a_reader_that_stops_early_ends_the_children(small: None, started: list[Any]) -> None:

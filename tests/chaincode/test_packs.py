@@ -29,6 +29,23 @@ def test_every_blob_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             assert data == blob
 
 
+@pytest.mark.parametrize("strange", [("a" * 64, bytes(packs.SMALL + 1)), ("A" * 64, b""), ("../x", b"")])
+def test_what_no_reader_would_take_is_not_written(tmp_path: Path, strange: tuple[str, bytes]) -> None:
+    with pytest.raises(ValueError, match="a pack holds"):
+        write_packs(tmp_path / "packs", [*BLOBS, strange], fsync=False)
+    assert not (tmp_path / "packs").exists()
+
+
+@pytest.mark.parametrize("fsync", [True, False])
+def test_a_new_folder_of_packs_outlives_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fsync: bool
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(packs, "sync", synced.append)
+    write_packs(tmp_path / "packs", BLOBS, fsync=fsync)
+    assert synced == ([tmp_path] if fsync else [])
+
+
 def test_packs_that_come_later_are_seen(tmp_path: Path) -> None:
     reader = Packs(tmp_path / "packs")
     for digest, blob in BLOBS:

@@ -24,6 +24,16 @@ class Thing:
 
 
 @dataclass(frozen=True, slots=True)
+class Texts:
+    """As many texts as it takes to hide one in another."""
+
+    a: str
+    b: str
+    c: str
+    d: str
+
+
+@dataclass(frozen=True, slots=True)
 class Many:
     """What the short way does not know."""
 
@@ -48,6 +58,13 @@ def test_a_value_is_written_and_read_as_the_general_way_does(value: Thing) -> No
     data = Codec(Thing).encode(value)
     assert data == generally(value)
     assert Codec(Thing).decode(data) == value  # another codec, which has not seen it written
+
+
+def test_texts_that_spell_an_object_and_the_next_field_are_texts() -> None:
+    value = Texts('x","b":{"k":"v', "w", 'w"},"c":"z', "d")
+    data = Codec(Texts).encode(value)
+    assert data == canonical.dumps({name: getattr(value, name) for name in "abcd"})
+    assert Codec(Texts).decode(data) == value
 
 
 _STRANGE: list[tuple[Any, Any]] = [("a", True), ("a", None), (5, 5), ("\ud800", 1), ("a", 2**53)]
@@ -84,6 +101,19 @@ def test_changed_bytes_are_refused_or_another_value(value: Thing, data: st.DataO
 def test_bytes_of_another_shape_are_malformed(data: bytes) -> None:
     with pytest.raises(EvidenceError, match="state-malformed"):
         Codec(Thing).decode(data)
+
+
+@pytest.mark.parametrize(
+    ("about", "code"),
+    [
+        ('{"b":"","a":""}', "json-not-canonical"),
+        ('{"a":"","a":""}', "json-duplicate-key"),
+        (f'"{"a" * values._LIMIT}"', "json-too-large"),
+    ],
+)
+def test_an_object_in_the_place_of_a_text_or_too_much_is_refused(about: str, code: str) -> None:
+    with pytest.raises(EvidenceError, match=code):
+        Codec(Thing).decode(f'{{"about":{about},"name":"a","size":1}}'.encode())
 
 
 def test_tuples_and_truth_take_the_general_way() -> None:

@@ -1,17 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """However a round is aggregated, by one call, by site or by shards, the model and the verdicts are the same."""
 
+import errno
+import os
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import numpy as np
 import pytest
 
+from chaincode.blobs import BlobStore
+from chaincode.evidence import UNIT, ShardEvidence, judge
+from chaincode.packs import Place
 from coordinator import aggregate
 from coordinator.aggregate import Aggregation, HeldSum, ModelAtHand
 from coordinator.pool import DIED, Call, Pool
 from coordinator.ports import Delivery, FinishOrder, Outcome
+from coordinator.summing import Summing, Sums
 from identity.errors import EvidenceError, Unavailable
 from tests.coordinator.cluster_rounds import agreement, deliveries, orders, settings, train, write_task
 from tests.fakes.local_cluster import LocalCluster
@@ -135,3 +143,69 @@ def test_two_sums_are_joined(world: World) -> None:
     aggregation = Aggregation(world.cluster._pool, ModelAtHand(), 3)
     sums = [aggregation.sum(world.delivered[:7]), aggregation.sum(world.delivered[7:])]
     assert aggregation.finish(world.order(world.delivered), sums) == expected
+
+
+def test_more_updates_than_a_process_may_open_are_summed_by_site(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = world.aggregate(world.delivered)[1]
+    monkeypatch.setattr(aggregate, "AT_A_TIME", SITES - 1)
+    assert world.aggregate(world.delivered)[1:] == (expected, ["sum", "sum", "finish"])
+
+
+def test_a_large_update_out_of_a_pack_is_kept_as_evidence(world: World) -> None:
+    first, *others = world.delivered
+    packed = replace(first, place=Place(first.place.path, 0, first.commitment.size))
+    assert world.aggregate([packed, *others])[1] == world.aggregate(world.delivered)[1]
+    with BlobStore(world.settings.blobs).open(first.commitment.digest) as data:
+        assert data == Path(first.place.path).read_bytes()
+
+
+def test_a_base_model_that_is_lost_with_its_worker_is_loaded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = world.aggregate(world.delivered)[1]
+    monkeypatch.setattr(aggregate, "AT_ONCE", 1 << 30)
+    model = ModelAtHand()
+    model.keep(world.info.initial, "gone")
+    pool = Recording(world.cluster._pool(), lambda call: call.arguments[2] is not None)
+    held = Aggregation(lambda: pool, model, 3).sum(world.delivered, world.order(world.delivered))
+    assert held.outcome == expected
+    assert pool.methods == ["aggregate"] * 2
+
+
+@pytest.mark.parametrize("method", ["sum", "sum_shard"])
+def test_no_site_is_named_for_what_a_worker_is_short_of(
+    world: World, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    def full(*_: object, **__: object) -> NoReturn:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    summing = Summing(world.info.specs, BlobStore(world.settings.blobs))
+    monkeypatch.setattr("chaincode.packs.mapped", full)
+    monkeypatch.setattr("coordinator.summing.mapped", full)
+    with pytest.raises(Unavailable) as refused:
+        getattr(summing, method)(world.delivered, *([(0, UNIT)] if method == "sum_shard" else []))
+    assert refused.value.code == "worker-resources"
+
+
+def test_sums_that_were_overwritten_are_not_confirmed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    summing, cut = Summing(world.info.specs, BlobStore(world.settings.blobs)), (0, UNIT)
+    found = summing.sum_shard(world.delivered[:1], cut)
+    (code, hashes) = judge(world.delivered[0].commitment, [found[0], *_rest(world)])
+    assert not code
+    given = {world.delivered[0].commitment.member: hashes}
+    expected = summing.confirm(world.delivered[:1], cut, given)[0].copy()
+
+    def fails(*_: object, out: Sums, **__: object) -> NoReturn:
+        out.fill(0)
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("coordinator.summing.sum_shard", fails)
+        with pytest.raises(MemoryError):
+            summing.sum_shard(world.delivered[1:], cut)
+    assert np.array_equal(summing.confirm(world.delivered[:1], cut, given)[0], expected)
+
+
+def _rest(world: World) -> list[ShardEvidence]:
+    """What a second worker finds of the first update."""
+    delivered = world.delivered[:1]
+    other = Summing(world.info.specs, BlobStore(world.settings.blobs))
+    return other.sum_shard(delivered, (UNIT, delivered[0].commitment.elements))

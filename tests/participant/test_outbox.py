@@ -29,9 +29,31 @@ def test_what_is_written_is_found(tmp_path: Path) -> None:
     assert Outbox(tmp_path / "missing").clean() is None
 
 
+def test_a_broken_pack_does_not_keep_others_from_delivering(tmp_path: Path) -> None:
+    box = Outbox(tmp_path)
+    one, two, gone = (chunk_root(blob) for blob in (b"one", b"two", b"gone"))
+    box.write_small([(one, b"one"), (two, b"two")])
+    (tmp_path / ("0" * 64 + ".pack")).write_bytes(b"")
+    (tmp_path / ("f" * 64 + ".pack")).symlink_to(tmp_path / "nowhere")
+    assert Outbox(tmp_path).find([one, two, gone]).keys() == {one, two}
+
+
+def test_a_folder_in_the_place_of_an_update_is_left(tmp_path: Path) -> None:
+    (tmp_path / ("a" * 64)).mkdir()
+    (tmp_path / ("b" * 64)).write_text("x")
+    Outbox(tmp_path).clean()
+    assert [path.name for path in tmp_path.iterdir()] == ["a" * 64]
+
+
 def test_nothing_else_is_deleted(tmp_path: Path) -> None:
     """Blobs by their digests, packs, and what a killed worker left on the way to one."""
-    ours = ("a" * 64, "update-123", "c" * 64 + ".pack", "." + "c" * 64 + ".pack.0123", "d" * 64 + ".tampered")
+    ours = (
+        "a" * 64,
+        "update-0123456789abcdef",
+        "c" * 64 + ".pack",
+        "." + "c" * 64 + ".pack.0123",
+        "d" * 64 + ".tampered",
+    )
     for name in (*ours, "thesis.tex", "b" * 63, "e" * 64 + ".tex"):
         (tmp_path / name).write_text("x")
     (tmp_path / "folder").mkdir()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training in a stack: the bits of a site do not depend on its neighbours, and they are those of SGD."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,7 +21,7 @@ from chaincode.update import encode, encode_to
 from identity.errors import EvidenceError, UsageError
 from participant.outbox import Outbox
 from participant.ports import TrainFailure, TrainOrder, TrainResult
-from participant.stack import Stack
+from participant.stack import Stack, _Batches
 from participant.task import Data, Task
 from participant.train import LocalTrainer
 from participant.values import to_tensors
@@ -92,6 +93,7 @@ def test_it_is_sgd(tmp_path: Path) -> None:
     """The same steps as the default ``train``, up to rounding."""
     rows = [9, 1, 4, 17]
     task = Stacked(rows, epochs=2)
+    torch.manual_seed(1)
     model = task.build_model()
     base = {name: p.detach().clone() for name, p in model.named_parameters()}
     sites = [task.site_data(i, 4, 0) for i in range(4)]
@@ -156,6 +158,18 @@ def test_small_updates_of_one_call_share_a_pack(tmp_path: Path) -> None:
     assert not box.find(digests)
 
 
+@pytest.mark.parametrize("stacked", [True, False])
+def test_updates_of_int64_that_are_no_longer_small_are_delivered(tmp_path: Path, stacked: bool) -> None:
+    """40,000 elements: small as int32, and as the float32 of the model."""
+    task = Stacked([4, 5], (100, 389))
+    task.stacked = stacked  # type: ignore[misc]
+    of = LocalTrainer(task, ["a", "b"], 3)
+    asked = [replace(o, header=replace(o.header, encoding="int64")) for o in orders(of, tmp_path, ["a", "b"])]
+    digests = [answer.digest for answer in of.carry_out(of.initial(), asked) if isinstance(answer, TrainResult)]
+    assert Outbox(tmp_path).find(digests).keys() == set(digests)
+    assert len(digests) == 2
+
+
 def test_one_site_that_fails_does_not_fail_its_neighbours(tmp_path: Path) -> None:
     class Broken(Stacked):
         def site_data(self, site: int, sites: int, seed: int) -> Data:
@@ -172,18 +186,57 @@ def test_one_site_that_fails_does_not_fail_its_neighbours(tmp_path: Path) -> Non
     assert [answers[s] for s in "ad"] == [whole[s] for s in "ad"]
 
 
-def test_a_site_that_diverges_is_refused_by_name_and_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_a_site_that_diverges_is_refused_by_name_and_alone(tmp_path: Path, which: int) -> None:
     class Diverging(Stacked):
         def site_data(self, site: int, sites: int, seed: int) -> Data:
             features, labels = super().site_data(site, sites, seed)
-            return (features * float("inf"), labels) if site == 1 else (features, labels)
+            return (features * float("inf"), labels) if site == which else (features, labels)
 
     answers = carry(Diverging([5, 6, 7]), tmp_path / "some", list("abc"), list("abc"))
     whole = carry(Stacked([5, 6, 7]), tmp_path / "all", list("abc"), list("abc"))
-    failed = answers["b"]
+    failed = answers.pop("abc"[which])
     assert isinstance(failed, TrainFailure)
     assert failed.code == "update-not-finite"
-    assert [answers[s] for s in "ac"] == [whole[s] for s in "ac"]
+    assert answers == {s: whole[s] for s in answers}
+
+
+@pytest.mark.parametrize("features", [torch.int64, torch.float16, torch.bool])
+@pytest.mark.parametrize("others", [0, 2])
+def test_a_type_that_fails_alone_fails_beside_others(features: torch.dtype, others: int) -> None:
+    task = Stacked([4] * (others + 1))
+    model = task.build_model()
+    base = {name: p.detach() for name, p in model.named_parameters()}
+    sites = [task.site_data(i, others + 1, 0) for i in range(others)]
+    for strange in [(torch.ones(4, 5).to(features), torch.zeros(4, dtype=torch.int64)),
+                    (torch.ones(4, 5), torch.zeros(4, dtype=torch.int32))]:  # fmt: skip
+        with pytest.raises(ValueError, match="a stack takes features float32"):
+            Stack(task, model).train(base, [*sites, strange], range(others + 1))
+
+
+def test_a_stack_takes_as_much_data_as_fits_into_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = carry(Stacked([5, 0, 7, 8]), tmp_path / "all", list("abcd"), list("abcd"))
+    sizes, train = list[int](), Stack.train
+
+    def counting(self: Stack, base: dict[str, torch.Tensor], sites: list[Data], seeds: list[int]) -> object:
+        sizes.append(len(sites))
+        return train(self, base, sites, seeds)
+
+    monkeypatch.setattr(Stack, "train", counting)
+    of = LocalTrainer(Stacked([5, 0, 7, 8]), list("abcd"), 3, kept=0)
+    answers = of.carry_out(of.initial(), orders(of, tmp_path / "some", list("abcd")))
+    assert {answer.site: answer for answer in answers} == whole
+    assert sizes == [1, 1, 1]
+
+
+def test_one_large_site_does_not_make_the_others_large() -> None:
+    rows = [20_000, *([1] * 500)]
+    batches = _Batches([(torch.zeros(r, 2), torch.zeros(r, dtype=torch.int64)) for r in rows], range(len(rows)), 4)
+    batches.shuffle()
+    assert len(batches.at(0).labels) == 501
+    assert len(batches.at(1).labels) == 1
+    held = sum(value.nbytes for value in vars(batches).values() if isinstance(value, torch.Tensor))
+    assert held < 100 * sum(rows)
 
 
 SPECS = (

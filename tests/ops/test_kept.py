@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Blobs in the run's store that are not what their names say: no site is named for them."""
+
+import pytest
+
+from chaincode.chunks import chunk_root
+from ops.simulate import Honest
+from participant.agent import RoundView
+from participant.ports import TrainFailure, TrainResult
+from tests.ops.federated import Federated, Make
+
+
+class Poisoning(Honest):
+    """While it commits, other bytes come into the store under the digest of its update."""
+
+    federated: Federated
+    packed = False
+
+    def answer(self, view: RoundView, result: TrainResult | TrainFailure) -> bytes | None:
+        assert isinstance(result, TrainResult)
+        if view.head.round == 1:
+            blobs, other = Poisoning.federated.blobs, bytes(result.size)
+            if Poisoning.packed:
+                blobs.put_small([(result.digest, other)])
+            else:
+                path = blobs.path(result.digest)
+                path.parent.mkdir(parents=True)
+                path.write_bytes(other)
+        return self.agent.answer(view, result)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_other_bytes_in_the_store_are_replaced_by_what_the_site_delivers(
+    make: Make, monkeypatch: pytest.MonkeyPatch, packed: bool
+) -> None:
+    federated = make()
+    monkeypatch.setattr(Poisoning, "federated", federated, raising=False)
+    monkeypatch.setattr(Poisoning, "packed", packed)
+    federated.agents["site-02"] = Poisoning(federated.agents["site-02"], 0)
+    first, _ = federated.drive()
+    assert not first.body["omitted"]
+    assert federated.member("site-02") in first.body["included"]
+    for commit in federated.entries("commit"):
+        with federated.blobs.open(commit.subjects["update"]) as data:
+            assert chunk_root(data) == commit.subjects["update"]
