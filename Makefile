@@ -64,6 +64,9 @@ $(FLOWER): ops/bench/flower-requirements.txt
 bench: $(BENCHED) $(FLOWER) ## measure beside a plain loop, Flower and the machine's limits; QUICK=1: two minutes
 	$(BIN)/python -m ops.bench --flower $(FLOWER_VENV) $(if $(filter-out 0,$(QUICK)),--quick)
 
+fabric-demo: $(CHANNELLED) ## the demonstration on a Hyperledger Fabric network; one peer is killed in mid-run (needs Go)
+	@$(BIN)/python -m ops.cli fabric demo
+
 fabric-build: $(CHANNELLED) ## build Hyperledger Fabric's programs (once, about a minute; needs Go 1.25 or later)
 	@$(BIN)/python -m ops.cli fabric build
 

@@ -139,10 +139,10 @@ class Packs:
         try:
             if not stat.S_ISDIR(os.lstat(self.folder).st_mode):
                 refuse_file(self.folder)
-            names = {name for name in os.listdir(self.folder) if _NAME.fullmatch(name)}
+            names = [name for name in os.listdir(self.folder) if name not in self._read]
         except (FileNotFoundError, NotADirectoryError):
             return
-        for name in sorted(names - self._read):
+        for name in sorted(filter(_NAME.fullmatch, names)):
             try:
                 self._places.update(read_index(self.folder / name))
             except EvidenceError:

@@ -193,7 +193,8 @@ class Driver:
         commitments = {m: self._commitment(view, m) for m in step.members}
         # Where the store has other bytes than were committed, that is not the site's doing: the site is asked.
         trusted = {m: c for m, c in commitments.items() if gathered.verdicts.get(m) not in UNKNOWN_BYTES}
-        stored = self._blobs.find([c.digest for c in trusted.values()])
+        # Who asked for the updates of this attempt knows what has been kept of it: nothing, until there is a sum.
+        stored = {} if gathered.asked and not gathered.sums else self._blobs.find([c.digest for c in trusted.values()])
         kept = {m: stored[c.digest] for m, c in trusted.items() if c.digest in stored}
         places = {**self._sites.deliver(self._digest, [m for m in step.members if m not in kept]), **kept}
         deliveries = [Delivery(commitments[m], places[m]) for m in sorted(places)]

@@ -10,14 +10,14 @@ from chaincode.blobs import BlobStore
 from chaincode.entries import Entry, open_entry
 from chaincode.evidence import Commitment, verify_update
 from chaincode.files import mapped
-from chaincode.ledgers.sqlite import SqliteLedger
 from chaincode.models import read_safetensors
 from chaincode.recompute import load_state, recompute_result
 from chaincode.state import Result, Seat, Terms
+from ops.ledger_port import RunLedger
 from ops.run_folder import RunFolder
 
 
-def recompute_round(ledger: SqliteLedger, folder: RunFolder, proposal: Entry, round_: int) -> tuple[str, str]:
+def recompute_round(ledger: RunLedger, folder: RunFolder, proposal: Entry, round_: int) -> tuple[str, str]:
     """The digests of the sum and of the model of a recorded round, from its agreement, base model and updates.
 
     Raises:
@@ -46,7 +46,7 @@ def recompute_round(ledger: SqliteLedger, folder: RunFolder, proposal: Entry, ro
     return again.sum, again.model_digest
 
 
-def _start(ledger: SqliteLedger, agreement: str, initial: str, round_: int) -> tuple[str, str]:
+def _start(ledger: RunLedger, agreement: str, initial: str, round_: int) -> tuple[str, str]:
     """The digests of the model and of the optimiser's state that a round started from."""
     if round_ == 1:
         return initial, ""

@@ -72,7 +72,7 @@ class Founder:
     keys: Keys
     clock: Clock
 
-    def found(self, origin: str, log_key: str) -> Federation:
+    def found(self, origin: str, log_key: str | None) -> Federation:
         """The federation of the ledger, founded if there is none.
 
         Raises:

@@ -13,15 +13,14 @@ from chaincode.agreement import agreement_digest
 from chaincode.author import Author, Clock, demand, read, submit
 from chaincode.entries import Entry, open_entry
 from chaincode.files import mapped, write_whole
-from chaincode.ledgers.sqlite import SqliteLedger
-from chaincode.proofs import make_entry_proof
 from chaincode.state import Head, Release, Result
 from coordinator.ports import Sites
+from ops.ledger_port import RunLedger
 from ops.run_folder import RunFolder
 
 
 def release(
-    ledger: SqliteLedger,
+    ledger: RunLedger,
     folder: RunFolder,
     coordinator: Author,
     agreement: Mapping[str, Any],
@@ -38,7 +37,7 @@ def release(
     head = demand(ledger, Head, state.head_key(digest))
     result = demand(ledger, Result, state.result_key(digest, head.round))
     key = state.release_key(digest, head.round)
-    card = _card(agreement, open_entry(ledger.entry(result.entry).envelope))
+    card = _card(agreement, open_entry(ledger.entry(result.entry).envelope), _WHOLE if ledger.whole else _PROVEN)
     released = read(ledger, Release, key)
     if released is None:
         needed = agreement["attestations"]["release"]
@@ -51,7 +50,8 @@ def release(
     write_whole(folder.model_card, card)
     with mapped(folder.models / f"{released.model}.safetensors") as model:
         write_whole(folder.model, model)
-    write_whole(folder.proof, make_entry_proof(ledger, ledger.entry(released.entry).index).encode())
+    if (proof := ledger.prove(released.entry)) is not None:
+        write_whole(folder.proof, proof)
     return released
 
 
@@ -93,12 +93,18 @@ Omitted:
 
 ## Verify
 
-`fedledger verify model.safetensors --key federation.vkey`, with `model.proof` beside the model and a key file
+{verify}
 that you had from the federation, not with the model.
 """
+_PROVEN = (
+    "`fedledger verify model.safetensors --key federation.vkey`, with `model.proof` beside the model and a key file"
+)
+_WHOLE = (
+    "`fedledger audit verify BUNDLE --key federation.vkey`, with the exported evidence of the federation and a key file"
+)
 
 
-def _card(agreement: Mapping[str, Any], record: Entry) -> bytes:
+def _card(agreement: Mapping[str, Any], record: Entry, verify: str) -> bytes:
     """The model card: what it is for, under which terms, how good it was, and how to verify it."""
     task, body = agreement["task"], record.body
     return _CARD.format(
@@ -106,7 +112,7 @@ def _card(agreement: Mapping[str, Any], record: Entry) -> bytes:
         round=body["round"], rounds=agreement["rounds"], task=f"{task['name']} {task['version']}", code=task["code"],
         examples=body["examples"], purpose=agreement["purpose"], legal_basis=agreement["legal_basis"],
         data_categories="; ".join(agreement["data_categories"]), model_users="; ".join(agreement["model_users"]),
-        retention_days=agreement["retention_days"],
+        retention_days=agreement["retention_days"], verify=verify,
         metrics="\n".join(f"| {name} | {value} |" for name, value in sorted(body["metrics"].items())) or "| none | |",
         included="\n".join(f"- {member}" for member in body["included"]),
         omitted="\n".join(f"- {item['member']}: {item['reason']}" for item in body["omitted"]) or "- nobody",

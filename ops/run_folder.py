@@ -54,6 +54,16 @@ class RunFolder:
         return self.path / "outbox"
 
     @property
+    def blocks(self) -> Path:
+        """The raw blocks of a run on a Fabric channel, whose ledger file is then a mirror made of them."""
+        return self.path / "blocks"
+
+    @property
+    def pending(self) -> Path:
+        """Signed transactions of a run on a Fabric channel whose outcome is not known yet."""
+        return self.path / "pending"
+
+    @property
     def release(self) -> Path:
         return self.path / "release"
 
@@ -74,6 +84,11 @@ class RunFolder:
     @property
     def lock_file(self) -> Path:
         return self.path / "lock"
+
+    @property
+    def channel_file(self) -> Path:
+        """Says which Fabric channel a run is on; missing for a run on the embedded ledger."""
+        return self.path / "fabric.json"
 
     def create(self) -> None:
         """Make the folder and those below it; secrets are for the owner alone.

@@ -6,11 +6,10 @@ Every step looks at the ledger first, so that a run that was interrupted anywher
 
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 
-from chaincode import notes, trust
 from chaincode.author import Author, demand, read_all
 from chaincode.blobs import BlobStore
 from chaincode.entries import Entry, open_entry
@@ -22,12 +21,13 @@ from coordinator.cluster import Cluster
 from coordinator.jobs import Baselines, ClusterSettings, TaskInfo
 from coordinator.rounds import Driver
 from coordinator.steps import Clock, Event
-from identity.did import public_key_from_did
 from identity.errors import Rejected, Unavailable, UsageError
 from ops.attesting import recompute_round
 from ops.clock import utc, wait_until
 from ops.federation_file import FederationFile, compare, load
 from ops.founding import Admission, Founder, Keys, build_agreement, make_keys, propose
+from ops.ledger_embedded import Embedded
+from ops.ledger_port import Home, RunLedger
 from ops.narrator import Narrator
 from ops.release import release
 from ops.run_folder import RunFolder
@@ -73,8 +73,10 @@ class Run:
 
     def __init__(
         self, file: FederationFile, folder: RunFolder, options: Options, narrator: Narrator, *,
-        watch: Callable[[Event], None] | None = None,
+        watch: Callable[[Event], None] | None = None, home: Home | None = None,
     ) -> None:  # fmt: skip
+        """``home`` is where the ledger is: without one the embedded ledger in the run's folder."""
+        self._home = home or Embedded(file.name)
         self._file, self._folder, self._options, self._narrator = file, folder, options, narrator
         self._watch = watch or narrator
         self._outbox = Outbox(folder.outbox.absolute())
@@ -92,7 +94,7 @@ class Run:
                 return finished
             cluster = stack.enter_context(Cluster(self._cluster_settings()))
             keys = make_keys(self._folder.keys / "keystore.json", self._options.passphrase, self._file.site_names)
-            ledger = stack.enter_context(self._ledger(keys))
+            ledger = stack.enter_context(self._home.open(self._folder, keys))
             federation = self._found(ledger, keys)
             proposal = self._agree(ledger, keys, federation, cluster)
             return self._train(ledger, keys, federation, proposal, cluster)
@@ -113,7 +115,7 @@ class Run:
                 entry = open_entry(logged.envelope)
                 released = demand(ledger, Release, release_key(entry.agreement, entry.body["round"]))
                 record = self._last_record(ledger, entry.agreement)
-                if self._folder.proof.exists():
+                if self._home.released(self._folder):
                     self._narrator.say(
                         "  complete: its model was released; remove the folder or name another --dir to run it anew"
                     )
@@ -122,7 +124,7 @@ class Run:
                     )
         return None
 
-    def _last_record(self, ledger: SqliteLedger, agreement: str) -> Entry:
+    def _last_record(self, ledger: RunLedger | SqliteLedger, agreement: str) -> Entry:
         return next(open_entry(x.envelope) for x in ledger.find("record", agreement=agreement, round=self._file.rounds))
 
     def _keep_file(self) -> None:
@@ -152,29 +154,14 @@ class Run:
             dashboard=self._options.dashboard, labels={"federation": self._file.name},
         )  # fmt: skip
 
-    @contextmanager
-    def _ledger(self, keys: Keys) -> Iterator[SqliteLedger]:
-        path = self._folder.ledger
-        if not path.exists():
-            public = public_key_from_did(keys.log.did)
-            SqliteLedger.create(path, origin=self._origin, public_key=public, sign=keys.log.sign, clock=utc).close()
-        with SqliteLedger.open(path, sign=keys.log.sign, clock=utc) as ledger:
-            yield ledger
-
-    @property
-    def _origin(self) -> str:
-        return f"fedledger/{self._file.name}"
-
-    def _found(self, ledger: SqliteLedger, keys: Keys) -> Federation:
+    def _found(self, ledger: RunLedger, keys: Keys) -> Federation:
         say = self._narrator
         say.title("1. The federation")
         founder = Founder(ledger, keys, utc)
-        vkey = notes.format_vkey(self._origin, public_key_from_did(keys.log.did))
-        federation = founder.found(self._origin, vkey)
+        federation = founder.found(self._home.origin, self._home.log_key(keys))
         self._tell("founded")
-        key = trust.FederationKey(notes.parse_vkey(vkey), federation.id)
-        write_whole(self._folder.key_file, trust.format_key(key).encode())
-        say.say(f"  {self._file.name}: federation {federation.id[:12]}, its log's key is in {self._folder.key_file}")
+        key = self._home.founded(self._folder, keys, federation)
+        say.say(f"  {self._file.name}: federation {federation.id[:12]}, {key} is in {self._folder.key_file}")
         if self._options.passphrase is None:
             say.say(
                 "  keys: unencrypted in a file that only you can read (a simulation; --passphrase-file encrypts it)"
@@ -191,7 +178,7 @@ class Run:
         self._narrator.names = {identity.did: site for site, identity in keys.sites.items()}
         return federation
 
-    def _agree(self, ledger: SqliteLedger, keys: Keys, federation: Federation, cluster: Cluster) -> Entry:
+    def _agree(self, ledger: RunLedger, keys: Keys, federation: Federation, cluster: Cluster) -> Entry:
         """The proposal of the run's agreement, which every site has signed."""
         self._narrator.doing("starting Ray and looking at the task")
         task = cluster.describe()
@@ -208,13 +195,13 @@ class Run:
                            f"at least {agreement['min_participants']} of {len(agreement['parties'])} sites")  # fmt: skip
         return proposal
 
-    def _proposal(self, ledger: SqliteLedger, coordinator: Author, keys: Keys, task: TaskInfo) -> Entry:
+    def _proposal(self, ledger: RunLedger, coordinator: Author, keys: Keys, task: TaskInfo) -> Entry:
         for logged in ledger.find("propose", limit=1):
             return open_entry(logged.envelope)
         digest = propose(ledger, coordinator, build_agreement(self._file, keys, task, utc()), utc)
         return next(open_entry(logged.envelope) for logged in ledger.find("propose", agreement=digest))
 
-    def _agents(self, ledger: SqliteLedger, keys: Keys, federation: Federation, proposal: Entry) -> dict[str, Agent]:
+    def _agents(self, ledger: RunLedger, keys: Keys, federation: Federation, proposal: Entry) -> dict[str, Agent]:
         """One agent per site, each with the agreement that it has checked; those that have not signed sign now."""
         token = self._coordinator_token(ledger, keys)
         at_hand: dict[str, str] = {}
@@ -241,12 +228,12 @@ class Run:
         self._narrator.say(f"  verified and signed by {len(agents)} sites")
         return agents
 
-    def _coordinator_token(self, ledger: SqliteLedger, keys: Keys) -> str:
+    def _coordinator_token(self, ledger: RunLedger, keys: Keys) -> str:
         member = demand(ledger, Member, member_key(keys.coordinator.did))
         return (self._folder.credentials / f"{member.credential}.jwt").read_text()
 
     def _train(
-        self, ledger: SqliteLedger, keys: Keys, federation: Federation, proposal: Entry, cluster: Cluster
+        self, ledger: RunLedger, keys: Keys, federation: Federation, proposal: Entry, cluster: Cluster
     ) -> Finished:
         agreement = proposal.body["terms"]
         agents = self._agents(ledger, keys, federation, proposal)

@@ -137,6 +137,12 @@ def go_environment() -> dict[str, str]:
     return user_environment() | {"GOFLAGS": flags, "GOWORK": "off"}
 
 
+def prepare_grpc() -> None:
+    """Set what gRPC reads when it is imported: no child that this program forks calls it, and it need not say so."""
+    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
+
 def prepare_ray(token: str, *, address: str | None = None) -> None:
     """Set what Ray reads when it is imported: before that, and once.
 

@@ -15,7 +15,8 @@ from chaincode.checkpoints import Checkpoint, sign_checkpoint
 from chaincode.ledgers import DEFAULT_SKEW
 from chaincode.ledgers.connection import DEFAULT_TIMEOUT, Connection, create_file
 from chaincode.ledgers.queries import Queries
-from chaincode.ledgers.writer import Clock, Outcome, Writer, check_head, open_all, verifying_threads
+from chaincode.ledgers.storing import check_head
+from chaincode.ledgers.writer import Clock, Outcome, Writer, open_all, verifying_threads
 from chaincode.log import EMPTY_ROOT
 from chaincode.notes import format_vkey
 from identity.errors import UsageError
@@ -74,7 +75,7 @@ class SqliteLedger(Queries):
         reader may ask for that judges a damaged ledger itself, it does not. Whether the tree is that of the entries is
         for an audit to say.
 
-        Raises UsageError: ledger-missing, ledger-wrong-key (`sign` is another key's); EvidenceError:
+        Raises UsageError: ledger-missing, ledger-mirror (for writing), ledger-wrong-key (`sign` is another key's); EvidenceError:
         ledger-not-a-ledger, ledger-schema-newer, ledger-schema, ledger-head-mismatch, note-*, checkpoint-*;
         Unavailable: ledger-locked, ledger-cannot-open, ledger-not-writable, ledger-wal-pending.
         """

@@ -2,6 +2,7 @@
 """``fedledger fabric``: a Hyperledger Fabric network on this machine, and the package for one that exists."""
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -138,6 +139,13 @@ def logs(
     for text in processes.tail(node.log, limit or 1 << 20):
         output.line(text)
     output.note(f"the log: {node.log}")
+
+
+@app.command()
+def demo() -> int:
+    """Run the demonstration on a network of its own, kill a peer in mid-run, audit the blocks, stop the network."""
+    demonstrate: Callable[[], int] = import_module("ops.fabric_demo").demonstrate
+    return demonstrate()
 
 
 @app.command()

@@ -3,8 +3,8 @@
 
 import secrets
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -22,6 +22,7 @@ from ops.options import JsonOption
 from ops.run_folder import RunFolder
 
 if TYPE_CHECKING:
+    from ops.ledger_network import Channel
     from ops.runner import Finished, Run
 
 PASSPHRASE_LIMIT = 4096
@@ -35,6 +36,16 @@ EventsOption = Annotated[
         metavar="FILE",
         help="Add to this file, for each thing that happens, a line of JSON: kind, round, attempt, seconds since this command was started, facts.",
     ),
+]
+LedgerOption = Annotated[
+    str | None,
+    typer.Option(metavar="embedded|fabric", help="Where entries go: a file of the run, or a Fabric channel."),
+]
+FabricDirOption = Annotated[
+    str | None, typer.Option(metavar="FOLDER", help="The local Fabric network; .fabric without it. Started if need be.")
+]
+FabricProfileOption = Annotated[
+    str | None, typer.Option(metavar="FILE", help="The connection profile of a Fabric network that exists.")
 ]
 BaselinesOption = Annotated[
     bool, typer.Option(help="Train each site alone, and all data pooled, to compare with at the end.")
@@ -55,6 +66,9 @@ def run(
     passphrase_file: Annotated[
         str | None, typer.Option(help="Encrypt the simulation's keys under the first line of this file.")
     ] = None,
+    ledger: LedgerOption = None,
+    fabric_dir: FabricDirOption = None,
+    fabric_profile: FabricProfileOption = None,
     events: EventsOption = None,
     baselines: BaselinesOption = True,
     json: JsonOption = False,
@@ -62,8 +76,9 @@ def run(
     """Run a federation from its file, or resume its run."""
     federation = load(locate(file))
     place = RunFolder(Path(folder) if folder else Path(settings.text("runs") or "runs") / federation.name)
+    channel = _channel(place, ledger, fabric_dir, fabric_profile)
     narrator = Narrator(federation.rounds)
-    _banner(narrator, federation, place)
+    banner(narrator, federation, place)
     address = settings.text("ray_address", ray_address)
     wanted, passphrase = _dashboard(dashboard), _passphrase(settings.text("passphrase_file", passphrase_file))
     settings.prepare_ray(secrets.token_hex(32), address=address)
@@ -73,8 +88,32 @@ def run(
         workers=settings.count("workers", workers), ray_address=address,
         dashboard=wanted, passphrase=passphrase, baselines=baselines,
     )  # fmt: skip
+    home = None if channel is None else home_of(federation, channel, narrator)
+    with _explaining(file, folder, place):
+        finished = carry_out(partial(runner.Run, federation, place, options, home=home), narrator, events)
+    return conclude(finished, as_json=json)
+
+
+def _channel(place: RunFolder, ledger: str | None, folder: str | None, profile: str | None) -> "Channel | None":
+    """The Fabric network of a run, None for the embedded ledger, which needs nothing of Fabric to be loaded."""
+    if not (ledger or folder or profile or place.channel_file.exists()):
+        return None
+    channel: Channel | None = import_module("ops.ledger_network").choose(place, ledger, folder, profile)
+    return channel
+
+
+def home_of(federation: FederationFile, channel: "Channel", narrator: Narrator) -> Any:
+    """A run's place on a Fabric channel, which needs the packages of a Fabric client. Raises UsageError(fabric-packages)."""
+    import_module("ops.fabric.network").need_packages()
+    settings.prepare_grpc()
+    return import_module("ops.ledger_fabric").OnChannel(federation.name, channel, narrator.say)
+
+
+@contextmanager
+def _explaining(file: str, folder: str | None, place: RunFolder) -> Iterator[None]:
+    """Say how a run that is interrupted goes on, and what can be run in the place of one that cannot."""
     try:
-        finished = _carry_out(partial(runner.Run, federation, place, options), narrator, events)
+        yield
     except KeyboardInterrupt:
         output.note("Nothing is lost. The run goes on with:")
         output.note(f"  {output.command_line('run', file, *(['--dir', folder] if folder else []))}")
@@ -84,10 +123,9 @@ def run(
             again = output.command_line("run", file, "--dir", f"{place.path}-2")
             raise Rejected(refusal.code, refusal.message, next=again) from refusal
         raise
-    return _conclude(finished, as_json=json)
 
 
-def _carry_out(run: Callable[..., "Run"], narrator: Narrator, events: str | None) -> "Finished":
+def carry_out(run: Callable[..., "Run"], narrator: Narrator, events: str | None) -> "Finished":
     """Carry out a run that is told to the narrator, and recorded where somebody wants its events."""
     with ExitStack() as stack:
         watch = stack.enter_context(Recorder(events, narrator)) if events else narrator
@@ -118,7 +156,7 @@ def _passphrase(path: str | None) -> str | None:
     return lines[0]
 
 
-def _banner(narrator: Narrator, federation: FederationFile, place: RunFolder) -> None:
+def banner(narrator: Narrator, federation: FederationFile, place: RunFolder) -> None:
     narrator.title(f"{federation.name}: {federation.sites} sites, {federation.rounds} rounds, in {place.path}")
     narrator.say("  a simulation: every site runs on this machine")
     for fault in federation.faults:
@@ -126,7 +164,7 @@ def _banner(narrator: Narrator, federation: FederationFile, place: RunFolder) ->
         narrator.say(f"  SIMULATED FAULT: {fault.site} {what}, in round {fault.round}", "yellow")
 
 
-def _conclude(finished: "Finished", *, as_json: bool) -> int:
+def conclude(finished: "Finished", *, as_json: bool) -> int:
     """The result, the audit and what to try next; the audit's exit code."""
     audit = import_module("ops.commands.audit")
     report = audit.verify_folder(finished.folder.path)
@@ -144,7 +182,10 @@ def _conclude(finished: "Finished", *, as_json: bool) -> int:
     output.line("Try next:", "bold")
     path = finished.folder.path
     output.next_command("trace", path, "--model", output.short(finished.release.model))
-    output.next_command("verify", finished.folder.model, "--key", finished.folder.key_file)
+    if finished.folder.proof.exists():
+        output.next_command("verify", finished.folder.model, "--key", finished.folder.key_file)
+    else:
+        output.next_command("audit", "verify", path, "--key", finished.folder.key_file)
     output.next_command("audit", "export", path, "-o", f"{finished.folder.path.name}.evidence")
     return int(audit.exit_code(report))
 

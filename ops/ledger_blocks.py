@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The blocks of a run's channel: each is verified as an auditor would, kept as it came, and replayed into the mirror.
+
+    a peer's block -> chaincode.blocks.Chain (orderers, endorsements, policies, validity, contract) -> blocks/ -> mirror
+
+So a run acts on nothing that a peer merely says; whose peer shows the blocks does not matter. ``blocks/`` is the evidence, the
+mirror follows from it: whatever of both is missing is made again, from the kept blocks and then from the peers.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from chaincode import artefacts
+from chaincode.blocks.chain import Chain, Fault, Trust, read_or_fault
+from chaincode.blocks.reading import Block
+from chaincode.entries import Entry
+from chaincode.files import read_bounded, replacing
+from chaincode.ledgers.fabric_gateway import CallFailed, Peer
+from chaincode.ledgers.fabric_identity import Member
+from chaincode.ledgers.fabric_messages import seek
+from chaincode.ledgers.mirror import Mirror
+from identity.errors import EvidenceError, Unavailable
+
+BLOCK_LIMIT = 1 << 27
+_CALL_SECONDS = 30.0
+_NEXT_SECONDS = 1.0
+_PAUSE_SECONDS = 0.2
+Notice = Callable[[CallFailed], None]
+
+
+class Feed:
+    """The verified blocks of a channel, as far as this process knows them. Thread-safe."""
+
+    def __init__(
+        self, folder: Path, trust: Trust, mirror: Mirror, peers: Sequence[Peer], member: Member, *, notice: Notice,
+        seconds: float,
+    ) -> None:  # fmt: skip
+        """``folder`` is the run's; the ``peers`` are asked in their order. ``seconds`` is how long nobody may answer."""
+        self._folder, self._trust, self._mirror, self._peers, self._member = folder, trust, mirror, peers, member
+        self._notice, self._seconds = notice, seconds
+        self._lock = threading.RLock()
+        self._chain, self._count = Chain(trust), 0
+
+    def resume(self) -> None:
+        """Take over the blocks that an earlier process kept; those from a damaged one on are fetched again.
+
+        Raises EvidenceError: mirror-*.
+        """
+        (self._folder / artefacts.BLOCKS).mkdir(exist_ok=True)
+        for number in range(1 << 62):
+            path = self._path(number)
+            if not path.exists():
+                break
+            block = read_or_fault(read_bounded(path, BLOCK_LIMIT), number, self._trust.chaincode)
+            entries = list(self._chain.entries([block]))
+            if self._chain.faults:
+                self._forget(number)
+                break
+            self._replay(entries)
+
+    def _forget(self, first: int) -> None:
+        """Begin again without the kept blocks from a number on."""
+        for path in sorted((self._folder / artefacts.BLOCKS).iterdir()):
+            if path.name >= self._path(first).name:
+                path.unlink()
+        self._chain, self._count = Chain(self._trust), 0
+        self.resume()
+
+    def catch_up(self, size: int = 0) -> None:
+        """Read on to the newest block, and until there are ``size`` entries.
+
+        Raises Unavailable(fabric-blocks) where no peer shows them; EvidenceError where what it shows does not hold.
+        """
+        with self._lock:
+            self._read(None, _CALL_SECONDS)
+            end = time.monotonic() + self._seconds
+            while self._count < size:  # the peer that answers is behind the one that took the entries
+                self._read(self._chain.height, _NEXT_SECONDS)
+                if self._count < size and time.monotonic() >= end:
+                    raise Unavailable("fabric-blocks", f"No peer shows the block of entry {size - 1}.")
+
+    def _read(self, last: int | None, timeout: float) -> None:
+        """Read up to a block, which may be still to come, or (None) to the newest one; ask other peers where one is away."""
+        end = time.monotonic() + self._seconds
+        while True:
+            failed: CallFailed | None = None
+            for peer in self._peers:
+                try:
+                    request = seek(self._member, self._trust.channel, self._chain.height, last, int(time.time()))
+                    for block in peer.blocks(request, timeout):
+                        self._take(block.SerializeToString())
+                    return
+                except CallFailed as failure:
+                    if last is not None and failure.code in ("DEADLINE_EXCEEDED", "CANCELLED"):
+                        continue
+                    if last is None and failure.code == "NOT_FOUND" and self._chain.height:
+                        return  # there is no block after those that are here
+                    failed = failure
+                    self._notice(failure)
+            if failed is None:
+                return
+            if time.monotonic() >= end:
+                raise Unavailable("fabric-blocks", f"No peer shows the channel's blocks: {failed}.")
+            time.sleep(_PAUSE_SECONDS)
+
+    def _take(self, data: bytes) -> None:
+        """Verify the next block, keep it, and replay it."""
+        number = self._chain.height
+        block = read_or_fault(data, number, self._trust.chaincode)
+        entries = list(self._chain.entries([block]))
+        if self._chain.faults:
+            fault = self._chain.faults[0]
+            raise EvidenceError(fault.code, f"The channel does not hold: {fault.what}")
+        with replacing(self._path(number), fsync=False) as file:  # a peer has it too
+            file.write(data)
+        self._replay(entries)
+
+    def _replay(self, entries: list[Entry]) -> None:
+        """Add to the mirror what it has not, and hold it to what it has."""
+        held = self._mirror.size
+        for index, entry in enumerate(entries, self._count):
+            if index < held and self._mirror.entry(index).id != entry.id:
+                message = f"Entry {index} of the mirror is not the one in the channel's blocks."
+                raise EvidenceError(
+                    "mirror-differs", message, next=f"Remove {self._folder / 'ledger.sqlite'}: it is made again."
+                )
+        self._mirror.extend(entries[max(0, held - self._count) :])
+        self._count += len(entries)
+
+    def first(self) -> bytes:
+        """The channel's first block, as it is kept."""
+        return read_bounded(self._path(0), BLOCK_LIMIT)
+
+    def _path(self, number: int) -> Path:
+        return self._folder / artefacts.block(number)
+
+
+def first_hash(peers: Sequence[Peer], member: Member, channel: str, notice: Notice) -> bytes:
+    """The hash of a channel's first block as peers show it, for a profile without one.
+
+    Raises Unavailable(fabric-blocks), EvidenceError(block-malformed).
+    """
+    for block in _first_blocks(peers, member, channel, notice):
+        return hash_of(block)
+    raise Unavailable("fabric-blocks", f"No peer shows the first block of the channel {channel}.")
+
+
+def _first_blocks(peers: Sequence[Peer], member: Member, channel: str, notice: Notice) -> Iterator[bytes]:
+    for peer in peers:
+        try:
+            for block in peer.blocks(seek(member, channel, 0, 0, int(time.time())), _CALL_SECONDS):
+                yield block.SerializeToString()
+        except CallFailed as failure:
+            notice(failure)
+
+
+def hash_of(block: bytes) -> bytes:
+    """The hash of a block. Raises EvidenceError(block-malformed)."""
+    read: Block | Fault = read_or_fault(block, 0, "")
+    if isinstance(read, Fault):
+        raise EvidenceError(read.code, read.what)
+    return read.hash
