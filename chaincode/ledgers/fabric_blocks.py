@@ -17,6 +17,7 @@ from fabric_protos.peer import proposal_pb2, transaction_pb2
 from google.protobuf.message import DecodeError
 
 from chaincode import state
+from chaincode.blocks import header as header_form
 from chaincode.ledgers.fabric_messages import arguments_of, chaincode_action
 from chaincode.ledgers.fabric_outcomes import Accepted, parse_outcomes
 from identity.errors import EvidenceError
@@ -56,23 +57,13 @@ def entries_of(block: Any, chaincode: str) -> Iterator[Logged]:
 
 
 def header_hash(header: Any) -> bytes:
-    """The hash of a block: SHA-256 over the DER of (number, hash of the block before, hash of the data)."""
-    number = header.number.to_bytes(header.number.bit_length() // 8 + 1, "big")
-    fields = _der(0x02, number) + _der(0x04, header.previous_hash) + _der(0x04, header.data_hash)
-    return hashlib.sha256(_der(0x30, fields)).digest()
+    """The hash of a block, from the header as a message."""
+    return header_form.header_hash(header.number, header.previous_hash, header.data_hash)
 
 
 def data_hash(block: Any) -> bytes:
     """The hash of a block's transactions, as its header must state it."""
     return hashlib.sha256(b"".join(block.data.data)).digest()
-
-
-def _der(tag: int, content: bytes) -> bytes:
-    length = len(content)
-    if length < 0x80:
-        return bytes((tag, length)) + content
-    size = (length.bit_length() + 7) // 8
-    return bytes((tag, 0x80 | size)) + length.to_bytes(size, "big") + content
 
 
 def _entries(data: bytes, chaincode: str) -> Iterator[Logged]:

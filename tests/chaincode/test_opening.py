@@ -2,7 +2,6 @@
 """Opening a long log: the same entries and refusals in the same order, whoever opens them and whatever becomes of it."""
 
 import io
-import marshal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from chaincode import opening
+from chaincode import children, opening
 from chaincode.entries import open_entry
 from chaincode.log import leaf_hash
 from chaincode.opening import opened
@@ -114,7 +113,7 @@ def test_the_child_ends_where_it_cannot_read_on(monkeypatch: pytest.MonkeyPatch)
     def read(_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(opening, "_read", read)
+    monkeypatch.setattr(children, "read_frame", read)
     monkeypatch.setattr("threading.excepthook", lambda _: None)
     opening._serve(io.BytesIO(), io.BytesIO())
 
@@ -147,12 +146,12 @@ def test_a_batch_is_bounded_in_bytes_too(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_child_answers_each_frame_and_ends_with_its_input() -> None:
     source, sink = io.BytesIO(), io.BytesIO()
     for batch in (LOG[:3], [b""]):
-        opening._write(source, marshal.dumps(batch))
+        children.write_frame(source, batch)
     source.seek(0)
     opening._serve(source, sink)
     sink.seek(0)
-    first, second = opening._read(sink), opening._read(sink)
-    assert opening._read(sink) is None
+    first, second = children.read_frame(sink), children.read_frame(sink)
+    assert children.read_frame(sink) is None
     assert [leaf for leaf, _ in first] == [leaf_hash(data) for data in LOG[:3]]
     assert [opening._from_row(fields, data) for (_, fields), data in zip(first, LOG, strict=False)] == [
         e for _, _, e in EXPECTED[:3]
