@@ -160,10 +160,10 @@ def _kept(run: ChannelRun, spool: Spool) -> bool:
 
 def _fetch(run: ChannelRun, spool: Spool) -> None:
     """Have a peer of the run's organisation show every block."""
-    from chaincode.ledgers.fabric_gateway import CallFailed, Peer  # noqa: PLC0415
-    from chaincode.ledgers.fabric_identity import load_member  # noqa: PLC0415
-    from chaincode.ledgers.fabric_messages import seek  # noqa: PLC0415
-    from chaincode.ledgers.fabric_profile import load_profile  # noqa: PLC0415
+    from chaincode.ledgers.fabric.gateway import CallFailed, Peer  # noqa: PLC0415
+    from chaincode.ledgers.fabric.identity import load_member  # noqa: PLC0415
+    from chaincode.ledgers.fabric.messages import seek  # noqa: PLC0415
+    from chaincode.ledgers.fabric.profile import load_profile  # noqa: PLC0415
 
     profile = load_profile(run.profile)
     own = profile.organisation(run.organisation)

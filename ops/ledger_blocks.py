@@ -17,9 +17,9 @@ from chaincode.blocks.chain import Chain, Fault, Trust, read_or_fault
 from chaincode.blocks.reading import Block
 from chaincode.entries import Entry
 from chaincode.files import read_bounded, replacing
-from chaincode.ledgers.fabric_gateway import CallFailed, Peer
-from chaincode.ledgers.fabric_identity import Member
-from chaincode.ledgers.fabric_messages import seek
+from chaincode.ledgers.fabric.gateway import CallFailed, Peer
+from chaincode.ledgers.fabric.identity import Member
+from chaincode.ledgers.fabric.messages import seek
 from chaincode.ledgers.mirror import Mirror
 from identity.errors import EvidenceError, Unavailable
 

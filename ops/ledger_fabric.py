@@ -17,10 +17,10 @@ from chaincode.author import read
 from chaincode.blocks.chain import Trust
 from chaincode.channel_key import ChannelKey, read_any_key
 from chaincode.ledgers import Receipt
-from chaincode.ledgers.fabric import FabricLedger, genesis_hash
-from chaincode.ledgers.fabric_gateway import Peer
-from chaincode.ledgers.fabric_identity import load_member
-from chaincode.ledgers.fabric_profile import Organisation, Profile, load_profile
+from chaincode.ledgers.fabric.gateway import Peer
+from chaincode.ledgers.fabric.identity import load_member
+from chaincode.ledgers.fabric.ledger import FabricLedger, genesis_hash
+from chaincode.ledgers.fabric.profile import Organisation, Profile, load_profile
 from chaincode.ledgers.mirror import Mirror
 from chaincode.ledgers.queries import Logged
 from chaincode.state import Federation

@@ -9,9 +9,9 @@ import time
 from dataclasses import replace
 from itertools import count
 
-from chaincode.ledgers.fabric import FabricLedger
-from chaincode.ledgers.fabric_profile import Profile, load_profile
-from chaincode.ledgers.fabric_sending import Patience
+from chaincode.ledgers.fabric.ledger import FabricLedger
+from chaincode.ledgers.fabric.profile import Profile, load_profile
+from chaincode.ledgers.fabric.sending import Patience
 from ops.fabric import channel
 from ops.fabric.existing import Network
 from ops.fabric.tools import side_by_side

@@ -24,11 +24,11 @@ from fabric_protos.orderer import ab_pb2_grpc, configuration_pb2
 from google.protobuf.message import Message
 
 from chaincode.entries import Entry
-from chaincode.ledgers.fabric import FabricLedger
-from chaincode.ledgers.fabric_gateway import Peer, _credentials
-from chaincode.ledgers.fabric_identity import Member, load_member, make_member
-from chaincode.ledgers.fabric_messages import Pending, propose, seek, sign_transaction, status_request
-from chaincode.ledgers.fabric_profile import Node, Profile, load_profile
+from chaincode.ledgers.fabric.gateway import Peer, _credentials
+from chaincode.ledgers.fabric.identity import Member, load_member, make_member
+from chaincode.ledgers.fabric.ledger import FabricLedger
+from chaincode.ledgers.fabric.messages import Pending, propose, seek, sign_transaction, status_request
+from chaincode.ledgers.fabric.profile import Node, Profile, load_profile
 from identity.errors import Rejected
 from ops.fabric import joining, material, network, upgrade
 from ops.fabric.network import Wanted

@@ -15,9 +15,9 @@ SOLE_IMPORTERS = {
     "ray": ("coordinator/cluster.py",),
     "didkit": ("identity/didkit_check.py",),
     "fastapi": (),
-    "grpc": ("chaincode/fabric_", "chaincode/ledgers/fabric"),
-    "google": ("chaincode/fabric_", "chaincode/ledgers/fabric", "chaincode/blocks/"),
-    "fabric_protos": ("chaincode/fabric_", "chaincode/ledgers/fabric", "chaincode/blocks/"),
+    "grpc": ("chaincode/fabric_", "chaincode/ledgers/fabric/"),
+    "google": ("chaincode/fabric_", "chaincode/ledgers/fabric/", "chaincode/blocks/"),
+    "fabric_protos": ("chaincode/fabric_", "chaincode/ledgers/fabric/", "chaincode/blocks/"),
     "pickle": (),
     "cloudpickle": (),
 }

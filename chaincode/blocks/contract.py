@@ -10,8 +10,8 @@ from chaincode import contract
 from chaincode.blocks.transactions import Call, Space, Transaction
 from chaincode.blocks.wire import Malformed
 from chaincode.entries import Entry
+from chaincode.fabric_outcomes import Accepted, Verdict, format_outcomes, parse_outcomes
 from chaincode.fabric_transaction import OK, Context, Judged, Refused, judge
-from chaincode.ledgers.fabric_outcomes import Accepted, Verdict, format_outcomes, parse_outcomes
 from identity.errors import EvidenceError, Rejected
 
 _SHOWN = 80

@@ -19,8 +19,8 @@ from statistics import median
 from typing import Any
 
 from chaincode.blocks.chain import Trust
-from chaincode.ledgers.fabric import FabricLedger, genesis_hash
-from chaincode.ledgers.fabric_profile import load_profile
+from chaincode.ledgers.fabric.ledger import FabricLedger, genesis_hash
+from chaincode.ledgers.fabric.profile import load_profile
 from chaincode.ledgers.sqlite import SqliteLedger
 from chaincode.notes import format_vkey
 from identity.did import public_key_from_did

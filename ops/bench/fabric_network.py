@@ -4,10 +4,10 @@
 import time
 from pathlib import Path
 
-from chaincode.ledgers.fabric_gateway import Peer
-from chaincode.ledgers.fabric_identity import load_member
-from chaincode.ledgers.fabric_messages import seek
-from chaincode.ledgers.fabric_profile import Profile
+from chaincode.ledgers.fabric.gateway import Peer
+from chaincode.ledgers.fabric.identity import load_member
+from chaincode.ledgers.fabric.messages import seek
+from chaincode.ledgers.fabric.profile import Profile
 from coordinator.processes import PROC
 from ops.fabric import network, processes
 from ops.fabric.existing import Network

@@ -13,11 +13,11 @@ from chaincode.agreement import agreement_digest
 from chaincode.author import Author
 from chaincode.entries import make_entry, open_entry
 from chaincode.ledgers import Ledger
-from chaincode.ledgers.fabric_batches import waves
-from chaincode.ledgers.fabric_gateway import Peer
-from chaincode.ledgers.fabric_identity import load_member
-from chaincode.ledgers.fabric_messages import propose, sign_transaction, status_request
-from chaincode.ledgers.fabric_profile import Profile
+from chaincode.ledgers.fabric.batches import waves
+from chaincode.ledgers.fabric.gateway import Peer
+from chaincode.ledgers.fabric.identity import load_member
+from chaincode.ledgers.fabric.messages import propose, sign_transaction, status_request
+from chaincode.ledgers.fabric.profile import Profile
 from identity.errors import Rejected
 from ops.bench.people import SKEW, Signing, digest, federation_id, people, tensor, terms
 

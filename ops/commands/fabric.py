@@ -213,7 +213,7 @@ def second_reader(
 ) -> None:
     """Read the channel by another client, fabric-sdk-py, and compare what both read."""
     reader = import_module("ops.fabric.second_reader")  # which needs the packages of a Fabric client
-    profiles = import_module("chaincode.ledgers.fabric_profile")
+    profiles = import_module("chaincode.ledgers.fabric.profile")
     read = profiles.load_profile(profile or opened(Path(folder)).folder / "profile.json")
     found = reader.compare(read, organisation or read.organisations[0].name, Telling())
     if as_json:

@@ -8,10 +8,10 @@ service, which can only plan an endorsement when its peer has found the other or
 import time
 from pathlib import Path
 
-from chaincode.ledgers.fabric_gateway import CallFailed, Peer
-from chaincode.ledgers.fabric_identity import load_member
-from chaincode.ledgers.fabric_messages import propose, response_of, sign_transaction, status_request
-from chaincode.ledgers.fabric_profile import load_profile
+from chaincode.ledgers.fabric.gateway import CallFailed, Peer
+from chaincode.ledgers.fabric.identity import load_member
+from chaincode.ledgers.fabric.messages import propose, response_of, sign_transaction, status_request
+from chaincode.ledgers.fabric.profile import load_profile
 from identity.errors import Unavailable
 from ops import output
 

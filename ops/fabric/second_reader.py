@@ -18,12 +18,12 @@ from typing import Any
 
 from chaincode import contract
 from chaincode.entries import open_entry
-from chaincode.ledgers.fabric import FabricLedger
-from chaincode.ledgers.fabric_blocks import header_hash
-from chaincode.ledgers.fabric_gateway import CallFailed, Peer
-from chaincode.ledgers.fabric_identity import load_member
-from chaincode.ledgers.fabric_messages import seek, status_request
-from chaincode.ledgers.fabric_profile import Node, Profile
+from chaincode.ledgers.fabric.blocks import header_hash
+from chaincode.ledgers.fabric.gateway import CallFailed, Peer
+from chaincode.ledgers.fabric.identity import load_member
+from chaincode.ledgers.fabric.ledger import FabricLedger
+from chaincode.ledgers.fabric.messages import seek, status_request
+from chaincode.ledgers.fabric.profile import Node, Profile
 from identity import canonical
 from identity.errors import EvidenceError, Unavailable
 from ops import output, settings

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from chaincode import contract
 from chaincode.entries import open_entry
+from chaincode.fabric_outcomes import Accepted, Duplicate, parse_outcomes
 from chaincode.fabric_service import MESSAGE_LIMIT
 from chaincode.fabric_shim import AT_ONCE
 from chaincode.fabric_transaction import OK, Peer, Response
-from chaincode.ledgers.fabric_outcomes import Accepted, Duplicate, parse_outcomes
 from identity import canonical
 from identity.errors import Rejected
-from tests.chaincode.ledgers.fabric_hosts import FABRIC_STREAM, FABRIC_WHOLE
+from tests.chaincode.ledgers.fabric.hosts import FABRIC_STREAM, FABRIC_WHOLE
 from tests.fakes.fabric_calls import begin, signed
 from tests.fakes.fabric_double import CHANNEL
 from tests.fakes.fabric_stream import MESSAGE, PeerEnd, Simulation

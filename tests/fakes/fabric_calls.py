@@ -6,7 +6,7 @@ from typing import Any
 from fabric_protos.common import common_pb2
 from fabric_protos.peer import chaincode_pb2, proposal_pb2
 
-from tests.chaincode.ledgers.fabric_hosts import CHAINCODE, FABRIC_STREAM
+from tests.chaincode.ledgers.fabric.hosts import CHAINCODE, FABRIC_STREAM
 from tests.fakes.fabric_double import CHANNEL
 from tests.fakes.fabric_stream import MESSAGE, PeerEnd, Simulation
 

@@ -35,9 +35,9 @@ from fabric_protos.peer import (
 )
 from google.protobuf.any_pb2 import Any as AnyMessage
 
-from chaincode.ledgers.fabric_blocks import data_hash, header_hash
-from chaincode.ledgers.fabric_identity import P256_ORDER
-from chaincode.ledgers.fabric_messages import chaincode_action
+from chaincode.ledgers.fabric.blocks import data_hash, header_hash
+from chaincode.ledgers.fabric.identity import P256_ORDER
+from chaincode.ledgers.fabric.messages import chaincode_action
 from tests.fakes.fabric_stream import PeerEnd, Simulation, Version
 
 CHANNEL = "double"

@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 
 from chaincode.fabric_service import Server
 from chaincode.fabric_transaction import functions
-from chaincode.ledgers.fabric_profile import Node, Organisation, Profile
+from chaincode.ledgers.fabric.profile import Node, Organisation, Profile
 from tests.fakes.fabric_double import CHANNEL, Channel, Gateway
 from tests.fakes.fabric_stream import PeerEnd
 

@@ -25,7 +25,7 @@ from ops import settings
 settings.prepare_ray(secrets.token_hex(32))
 settings.prepare_grpc()
 
-from chaincode.ledgers.fabric_gateway import Peer  # noqa: E402
+from chaincode.ledgers.fabric.gateway import Peer  # noqa: E402
 from chaincode.ledgers.sqlite import SqliteLedger  # noqa: E402
 from coordinator.steps import Event  # noqa: E402
 from ops.fabric import existing, network  # noqa: E402

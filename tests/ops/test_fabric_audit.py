@@ -9,8 +9,8 @@ import pytest
 
 from chaincode.audit import PASS
 from chaincode.bundle import open_bundle
-from chaincode.ledgers.fabric import FabricLedger
-from chaincode.ledgers.fabric_profile import Profile
+from chaincode.ledgers.fabric.ledger import FabricLedger
+from chaincode.ledgers.fabric.profile import Profile
 from identity.errors import Rejected
 from ops import channel_run
 from ops.channel_run import ChannelRun

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from chaincode.ledgers.fabric_profile import load_profile
+from chaincode.ledgers.fabric.profile import load_profile
 from coordinator.processes import PROC, started
 from identity.errors import Unavailable, UsageError
 from ops.fabric import (

@@ -12,7 +12,7 @@ import pytest
 
 from chaincode.audit import PASS
 from chaincode.entries import open_entry
-from chaincode.ledgers.fabric_profile import save_profile
+from chaincode.ledgers.fabric.profile import save_profile
 from chaincode.ledgers.sqlite import SqliteLedger
 from ops.commands.audit import verify_folder
 from ops.fabric import existing, processes

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from chaincode.ledgers.fabric import FabricLedger
-from chaincode.ledgers.fabric_profile import load_profile
+from chaincode.ledgers.fabric.ledger import FabricLedger
+from chaincode.ledgers.fabric.profile import load_profile
 from identity.errors import EvidenceError, Rejected, Unavailable
 from ops.fabric import network, second_reader
 from ops.fabric.network import Wanted

@@ -20,7 +20,7 @@ from chaincode.blocks.header import header_bytes
 from chaincode.blocks.readers import read_blocks
 from chaincode.blocks.reading import read_block
 from chaincode.entries import Entry
-from chaincode.ledgers.fabric_identity import Member, make_member
+from chaincode.ledgers.fabric.identity import Member, make_member
 
 VECTORS = Path(__file__).resolve().parents[2] / "vectors"
 CHAINCODE = "fedledger"

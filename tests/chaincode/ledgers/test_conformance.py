@@ -14,7 +14,7 @@ from chaincode.entries import open_entry
 from chaincode.ledgers import Ledger, Receipt
 from identity import canonical
 from identity.errors import Rejected
-from tests.chaincode.ledgers.fabric_hosts import FABRIC_WHOLE, HOSTS, NETWORK, Hosted, all_alike, on_network
+from tests.chaincode.ledgers.fabric.hosts import FABRIC_WHOLE, HOSTS, NETWORK, Hosted, all_alike, on_network
 from tests.chaincode.ledgers.hosts import accepted, codes
 from tests.chaincode.ledgers.stream import digest, person
 

@@ -24,7 +24,7 @@ from tests.chaincode.contract.memory import Memory
 from tests.chaincode.contract.refusals import ROWS
 from tests.chaincode.contract.rows import Row
 from tests.chaincode.contract.world import World
-from tests.chaincode.ledgers.fabric_hosts import fabric
+from tests.chaincode.ledgers.fabric.hosts import fabric
 from tests.chaincode.ledgers.hosts import Clock, accepted, embedded, memory
 from tests.fakes.fabric_world import Double, double
 

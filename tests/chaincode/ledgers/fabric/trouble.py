@@ -6,9 +6,9 @@ from collections.abc import Callable
 import grpc
 from fabric_protos.peer import transaction_pb2
 
-from chaincode.ledgers.fabric import FabricLedger
-from chaincode.ledgers.fabric_sending import Patience
-from tests.chaincode.ledgers.fabric_hosts import FABRIC_WHOLE
+from chaincode.ledgers.fabric.ledger import FabricLedger
+from chaincode.ledgers.fabric.sending import Patience
+from tests.chaincode.ledgers.fabric.hosts import FABRIC_WHOLE
 from tests.chaincode.ledgers.hosts import Clock
 from tests.fakes.fabric_double import Fault
 from tests.fakes.fabric_world import Double

@@ -9,7 +9,7 @@ from typing import Self
 
 from chaincode.entries import open_entry
 from chaincode.ledgers import Receipt
-from chaincode.ledgers.fabric import FabricLedger
+from chaincode.ledgers.fabric.ledger import FabricLedger
 from ops.fabric import network as networks
 from ops.fabric import processes
 from ops.fabric.existing import Network

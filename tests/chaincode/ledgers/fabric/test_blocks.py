@@ -11,10 +11,10 @@ from fabric_protos.common import common_pb2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chaincode.ledgers.fabric_blocks import entries_of
-from chaincode.ledgers.fabric_messages import response_of
+from chaincode.ledgers.fabric.blocks import entries_of
+from chaincode.ledgers.fabric.messages import response_of
 from identity.errors import EvidenceError
-from tests.chaincode.ledgers.fabric_hosts import CHAINCODE, FABRIC_WHOLE, fabric
+from tests.chaincode.ledgers.fabric.hosts import CHAINCODE, FABRIC_WHOLE, fabric
 from tests.chaincode.ledgers.hosts import Clock, accepted
 from tests.fakes.fabric_world import Double, double
 

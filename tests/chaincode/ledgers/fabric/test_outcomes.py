@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chaincode.ledgers.fabric_outcomes import Accepted, Duplicate, format_outcomes, parse_outcomes
+from chaincode.fabric_outcomes import Accepted, Duplicate, format_outcomes, parse_outcomes
 from identity.errors import EvidenceError, Rejected
 
 

@@ -14,7 +14,7 @@ from fabric_protos.orderer import ab_pb2
 from fabric_protos.peer import chaincode_pb2, proposal_pb2, proposal_response_pb2, transaction_pb2
 from google.protobuf.message import DecodeError
 
-from chaincode.ledgers.fabric_identity import Member
+from chaincode.ledgers.fabric.identity import Member
 from identity.errors import EvidenceError
 
 NONCE_LENGTH = 24

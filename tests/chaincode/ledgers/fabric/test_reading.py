@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from chaincode.ledgers.fabric import FabricLedger
+from chaincode.ledgers.fabric.ledger import FabricLedger
 from identity.errors import EvidenceError, Rejected, Unavailable
-from tests.chaincode.ledgers.fabric_hosts import FABRIC_STREAM
-from tests.chaincode.ledgers.fabric_trouble import (
+from tests.chaincode.ledgers.fabric.hosts import FABRIC_STREAM
+from tests.chaincode.ledgers.fabric.trouble import (
     AWAY,
     HASTE,
     WHOLE,

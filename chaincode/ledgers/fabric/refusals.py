@@ -4,9 +4,9 @@
 import re
 from dataclasses import dataclass
 
-from chaincode.ledgers.fabric_gateway import CallFailed, Detail, Status
-from chaincode.ledgers.fabric_messages import Pending, endorsers_of
-from chaincode.ledgers.fabric_outcomes import Verdict, parse_outcomes
+from chaincode.fabric_outcomes import Verdict, parse_outcomes
+from chaincode.ledgers.fabric.gateway import CallFailed, Detail, Status
+from chaincode.ledgers.fabric.messages import Pending, endorsers_of
 from identity.errors import CredentialError, EvidenceError, OutcomeUnknown, Unavailable
 
 RESPONSE = re.compile(r"chaincode response \d+, (.*)", re.DOTALL)

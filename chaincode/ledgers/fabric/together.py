@@ -2,16 +2,16 @@
 """Batches of callers that come at once share transactions, and what waits for a block does not hold up the next.
 
 A place is held from the endorsement until the orderers have the transaction. Whoever finds all places taken waits, and goes
-into one transaction with the others that wait, where nothing in it can meet (as `fabric_batches` says).
+into one transaction with the others that wait, where nothing in it can meet (as `batches` says).
 """
 
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from chaincode.ledgers import fabric_batches
-from chaincode.ledgers.fabric_batches import Batch, alone
-from chaincode.ledgers.fabric_sending import Sent
+from chaincode.ledgers.fabric import batches
+from chaincode.ledgers.fabric.batches import Batch, alone
+from chaincode.ledgers.fabric.sending import Sent
 from identity.errors import EvidenceError
 
 PLACES = 8
@@ -96,10 +96,7 @@ def take(waiting: list[Waiting]) -> list[Waiting]:
         new = {entry.member for entry in batch.entries}
         if not alone(batch) or batch.entries[0].kind != kind or authors & new:
             continue
-        if (
-            size + _size(batch) > fabric_batches.BATCH_BYTES
-            or count + len(batch.entries) > fabric_batches.BATCH_ENTRIES
-        ):
+        if size + _size(batch) > batches.BATCH_BYTES or count + len(batch.entries) > batches.BATCH_ENTRIES:
             continue
         group.append(one)
         authors |= new

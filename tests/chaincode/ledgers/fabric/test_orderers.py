@@ -15,13 +15,13 @@ from fabric_protos.common import common_pb2
 from fabric_protos.msp import identities_pb2
 
 from chaincode.blocks.reading import SIGNATURES
-from chaincode.ledgers.fabric import FabricLedger
-from chaincode.ledgers.fabric_messages import seek_newest
-from chaincode.ledgers.fabric_sending import Patience
+from chaincode.ledgers.fabric.ledger import FabricLedger
+from chaincode.ledgers.fabric.messages import seek_newest
+from chaincode.ledgers.fabric.sending import Patience
 from identity.errors import OutcomeUnknown
 from ops.fabric.existing import Network
 from ops.fabric.network import Wanted
-from tests.chaincode.ledgers.fabric_load import Killed, Load, admission, kill_everything
+from tests.chaincode.ledgers.fabric.load import Killed, Load, admission, kill_everything
 from tests.chaincode.ledgers.hosts import accepted
 from tests.chaincode.ledgers.stream import Stream
 from tests.fabric_ledgers import opened, profile_of, stream_of

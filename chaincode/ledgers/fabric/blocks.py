@@ -18,8 +18,8 @@ from google.protobuf.message import DecodeError
 
 from chaincode import state
 from chaincode.blocks import header as header_form
-from chaincode.ledgers.fabric_messages import arguments_of, chaincode_action
-from chaincode.ledgers.fabric_outcomes import Accepted, parse_outcomes
+from chaincode.fabric_outcomes import Accepted, parse_outcomes
+from chaincode.ledgers.fabric.messages import arguments_of, chaincode_action
 from identity.errors import EvidenceError
 
 SUBMIT = b"submit"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from chaincode.ledgers.fabric import FabricLedger
+from chaincode.ledgers.fabric.ledger import FabricLedger
 from identity.errors import CredentialError, OutcomeUnknown, Unavailable
-from tests.chaincode.ledgers.fabric_trouble import (
+from tests.chaincode.ledgers.fabric.trouble import (
     AWAY,
     CODE,
     CODES,
@@ -292,7 +292,7 @@ def test_a_conflict_of_versions_is_endorsed_anew(network: Double, ledger: Fabric
 def test_a_part_that_is_stored_is_said_to_be(
     network: Double, ledger: FabricLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chaincode.ledgers.fabric_batches.BATCH_BYTES", 1)
+    monkeypatch.setattr("chaincode.ledgers.fabric.batches.BATCH_BYTES", 1)
     for gateway in network.gateways:
         gateway.fault = failing("endorse", None, *[AWAY] * 1000)
     network.gateways[1].fault = always("endorse", AWAY)

@@ -17,8 +17,8 @@ from fabric_protos.peer import events_pb2_grpc, transaction_pb2
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError
 
-from chaincode.ledgers.fabric_messages import Pending, Proposal
-from chaincode.ledgers.fabric_profile import Node
+from chaincode.ledgers.fabric.messages import Pending, Proposal
+from chaincode.ledgers.fabric.profile import Node
 from identity.errors import CredentialError, UsageError
 
 MESSAGE_LIMIT = 64 << 20

@@ -13,12 +13,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from chaincode.ledgers.fabric_blocks import Logged, data_hash, entries_of, header_hash
-from chaincode.ledgers.fabric_gateway import CallFailed, Peer
-from chaincode.ledgers.fabric_identity import Member
-from chaincode.ledgers.fabric_messages import FOR_EVER, seek
-from chaincode.ledgers.fabric_positions import Positions, load, place_of, save
-from chaincode.ledgers.fabric_profile import Place
+from chaincode.ledgers.fabric.blocks import Logged, data_hash, entries_of, header_hash
+from chaincode.ledgers.fabric.gateway import CallFailed, Peer
+from chaincode.ledgers.fabric.identity import Member
+from chaincode.ledgers.fabric.messages import FOR_EVER, seek
+from chaincode.ledgers.fabric.positions import Positions, load, place_of, save
+from chaincode.ledgers.fabric.profile import Place
 from identity.errors import EvidenceError, Unavailable
 
 WORTH = 32

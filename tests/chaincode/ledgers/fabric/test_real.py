@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from chaincode import log
-from chaincode.ledgers import fabric_gateway
-from chaincode.ledgers.fabric import FabricLedger
-from chaincode.ledgers.fabric_gateway import CallFailed
-from chaincode.ledgers.fabric_messages import propose
-from chaincode.ledgers.fabric_profile import Profile
-from chaincode.ledgers.fabric_refusals import diagnose
-from chaincode.ledgers.fabric_sending import Patience
+from chaincode.ledgers.fabric import gateway
+from chaincode.ledgers.fabric.gateway import CallFailed
+from chaincode.ledgers.fabric.ledger import FabricLedger
+from chaincode.ledgers.fabric.messages import propose
+from chaincode.ledgers.fabric.profile import Profile
+from chaincode.ledgers.fabric.refusals import diagnose
+from chaincode.ledgers.fabric.sending import Patience
 from identity.errors import OutcomeUnknown, Rejected, Unavailable
 from ops.fabric import network as networks
 from ops.fabric.existing import Network
@@ -189,7 +189,7 @@ def test_the_orderer_dies_within_the_batch_after_it_took_a_transaction(
     whole = stream_of(profile).whole(rounds=1)
     accepted(ledger.submit(whole[:1]))
     sent: list[bytes] = []
-    submit = fabric_gateway.Peer.submit
+    submit = gateway.Peer.submit
 
     def killing(self: Any, pending: Any, channel: str, timeout: float) -> None:
         submit(self, pending, channel, timeout)
@@ -198,7 +198,7 @@ def test_the_orderer_dies_within_the_batch_after_it_took_a_transaction(
             networks.kill(real_network.folder, ORDERER)
             threading.Timer(1.0, networks.start, (real_network.folder, ORDERER)).start()
 
-    monkeypatch.setattr(fabric_gateway.Peer, "submit", killing)
+    monkeypatch.setattr(gateway.Peer, "submit", killing)
     assert [one.index for one in accepted(ledger.submit(whole[1:3]))] == [1, 2]
     assert set(sent) == {sent[0]}
     assert list(ledger.entries()) == whole[:3]

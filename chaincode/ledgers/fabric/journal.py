@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from chaincode.files import read_bounded, write_whole
-from chaincode.ledgers.fabric_messages import Pending
+from chaincode.ledgers.fabric.messages import Pending
 from identity.errors import Unavailable
 
 LIMIT = 16 << 20

@@ -16,18 +16,18 @@ from fabric_protos.common import common_pb2
 from google.protobuf.message import DecodeError
 
 from chaincode.entries import Entry
+from chaincode.fabric_outcomes import Duplicate, Verdict, open_or_refuse
 from chaincode.ledgers import Receipt
-from chaincode.ledgers.fabric_batches import Batch, waves
-from chaincode.ledgers.fabric_blocks import header_hash
-from chaincode.ledgers.fabric_gateway import CallFailed, Peer
-from chaincode.ledgers.fabric_identity import load_member
-from chaincode.ledgers.fabric_journal import Journal
-from chaincode.ledgers.fabric_log import BlockLog
-from chaincode.ledgers.fabric_messages import propose
-from chaincode.ledgers.fabric_outcomes import Duplicate, Verdict, open_or_refuse
-from chaincode.ledgers.fabric_profile import Place, Profile
-from chaincode.ledgers.fabric_sending import Patience, Sender, Sent
-from chaincode.ledgers.fabric_together import Together
+from chaincode.ledgers.fabric.batches import Batch, waves
+from chaincode.ledgers.fabric.blocks import header_hash
+from chaincode.ledgers.fabric.gateway import CallFailed, Peer
+from chaincode.ledgers.fabric.identity import load_member
+from chaincode.ledgers.fabric.journal import Journal
+from chaincode.ledgers.fabric.log import BlockLog
+from chaincode.ledgers.fabric.messages import propose
+from chaincode.ledgers.fabric.profile import Place, Profile
+from chaincode.ledgers.fabric.sending import Patience, Sender, Sent
+from chaincode.ledgers.fabric.together import Together
 from identity import canonical
 from identity.errors import EvidenceError, OutcomeUnknown, Rejected, Unavailable, UsageError
 

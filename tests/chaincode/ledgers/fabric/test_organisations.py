@@ -14,14 +14,14 @@ import pytest
 
 from chaincode.blocks.chain import Chain, Trust
 from chaincode.blocks.readers import read_blocks
-from chaincode.ledgers.fabric import FabricLedger
-from chaincode.ledgers.fabric_messages import seek
-from chaincode.ledgers.fabric_sending import Patience
+from chaincode.ledgers.fabric.ledger import FabricLedger
+from chaincode.ledgers.fabric.messages import seek
+from chaincode.ledgers.fabric.sending import Patience
 from identity.errors import OutcomeUnknown, Unavailable
 from ops.fabric import existing, joining, package, upgrade
 from ops.fabric import network as networks
 from ops.fabric.existing import Network
-from tests.chaincode.ledgers.fabric_load import Killed, Load, admission, kill_everything
+from tests.chaincode.ledgers.fabric.load import Killed, Load, admission, kill_everything
 from tests.chaincode.ledgers.hosts import accepted
 from tests.chaincode.ledgers.stream import Stream, person
 from tests.fabric_ledgers import opened, profile_of, stream_of

@@ -9,8 +9,8 @@ from typing import Any
 
 from chaincode.entries import open_entry
 from chaincode.ledgers import Door, Ledger
-from chaincode.ledgers.fabric import FabricLedger
-from chaincode.ledgers.fabric_profile import Profile
+from chaincode.ledgers.fabric.ledger import FabricLedger
+from chaincode.ledgers.fabric.profile import Profile
 from chaincode.notes import format_vkey
 from ops.fabric.existing import Network
 from tests import fabric_ledgers

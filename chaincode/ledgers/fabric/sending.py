@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from chaincode.ledgers.fabric_differences import Differences
-from chaincode.ledgers.fabric_gateway import WAITED_ENOUGH, CallFailed, Peer, Status
-from chaincode.ledgers.fabric_identity import Member
-from chaincode.ledgers.fabric_journal import Journal
-from chaincode.ledgers.fabric_messages import (
+from chaincode.fabric_outcomes import Verdict, parse_outcomes
+from chaincode.ledgers.fabric.differences import Differences
+from chaincode.ledgers.fabric.gateway import WAITED_ENOUGH, CallFailed, Peer, Status
+from chaincode.ledgers.fabric.identity import Member
+from chaincode.ledgers.fabric.journal import Journal
+from chaincode.ledgers.fabric.messages import (
     Pending,
     propose,
     response_of,
@@ -27,9 +28,8 @@ from chaincode.ledgers.fabric_messages import (
     sign_transaction,
     status_request,
 )  # fmt: skip
-from chaincode.ledgers.fabric_outcomes import Verdict, parse_outcomes
-from chaincode.ledgers.fabric_profile import Place
-from chaincode.ledgers.fabric_refusals import AGAIN, STATUS, Finding, diagnose, endorsed_by_too_few, unknown
+from chaincode.ledgers.fabric.profile import Place
+from chaincode.ledgers.fabric.refusals import AGAIN, STATUS, Finding, diagnose, endorsed_by_too_few, unknown
 from identity.errors import OutcomeUnknown, Rejected, Unavailable
 
 CONFLICTS = frozenset(

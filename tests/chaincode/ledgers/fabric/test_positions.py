@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chaincode.ledgers import fabric_log
-from chaincode.ledgers.fabric_positions import Positions, load, place_of, save
+from chaincode.ledgers.fabric import log
+from chaincode.ledgers.fabric.positions import Positions, load, place_of, save
 from identity.errors import EvidenceError
-from tests.chaincode.ledgers.fabric_trouble import WHOLE, opened
+from tests.chaincode.ledgers.fabric.trouble import WHOLE, opened
 from tests.chaincode.ledgers.hosts import accepted
 from tests.fakes.fabric_world import Double, double
 
@@ -20,7 +20,7 @@ SEEN = Positions(5, b"\x01" * 32, {bytes([i]) * 32: i for i in range(3)}, [0, 2]
 
 @pytest.fixture
 def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Double]:
-    monkeypatch.setattr(fabric_log, "WORTH", 1)
+    monkeypatch.setattr(log, "WORTH", 1)
     with double(tmp_path) as made:
         yield made
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from fabric_protos.common import common_pb2
 from google.protobuf.message import DecodeError
 
-from chaincode.ledgers.fabric_gateway import CallFailed, Peer
-from chaincode.ledgers.fabric_identity import Member
-from chaincode.ledgers.fabric_messages import Proposal, chaincode_action, endorsed_action, propose, seek_newest
-from chaincode.ledgers.fabric_profile import Place
-from chaincode.ledgers.fabric_refusals import RESPONSE
+from chaincode.ledgers.fabric.gateway import CallFailed, Peer
+from chaincode.ledgers.fabric.identity import Member
+from chaincode.ledgers.fabric.messages import Proposal, chaincode_action, endorsed_action, propose, seek_newest
+from chaincode.ledgers.fabric.profile import Place
+from chaincode.ledgers.fabric.refusals import RESPONSE
 
 _SHOWN = 12
 _DIGEST = re.compile(r"[0-9a-f]{64}")

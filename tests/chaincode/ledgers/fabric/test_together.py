@@ -10,12 +10,13 @@ from pathlib import Path
 import grpc
 import pytest
 
-from chaincode.ledgers import Receipt, fabric_batches
-from chaincode.ledgers.fabric import FabricLedger
-from chaincode.ledgers.fabric_sending import Patience
-from chaincode.ledgers.fabric_together import PLACES
+from chaincode.ledgers import Receipt
+from chaincode.ledgers.fabric import batches
+from chaincode.ledgers.fabric.ledger import FabricLedger
+from chaincode.ledgers.fabric.sending import Patience
+from chaincode.ledgers.fabric.together import PLACES
 from identity.errors import Rejected, Unavailable
-from tests.chaincode.ledgers.fabric_hosts import DOUBLE_ORIGIN
+from tests.chaincode.ledgers.fabric.hosts import DOUBLE_ORIGIN
 from tests.chaincode.ledgers.hosts import Clock, accepted, codes
 from tests.chaincode.ledgers.stream import Stream, digest
 from tests.fakes.fabric_double import Fault
@@ -87,7 +88,7 @@ def test_callers_that_find_all_places_taken_share_a_transaction(network: Double,
 def test_batches_of_one_caller_go_side_by_side(
     network: Double, ledger: FabricLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fabric_batches, "BATCH_BYTES", 1)
+    monkeypatch.setattr(batches, "BATCH_BYTES", 1)
     gate = Gate(network)
     with ThreadPoolExecutor(1) as caller:
         outcome = caller.submit(ledger.submit, [*COMMITS, STREAM.seal(1)])

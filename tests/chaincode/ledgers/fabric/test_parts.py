@@ -20,17 +20,17 @@ from hypothesis import strategies as st
 
 from chaincode import contract, state
 from chaincode.entries import Entry, open_entry
-from chaincode.ledgers import fabric_batches
-from chaincode.ledgers.fabric_batches import OWN_WRITES, waves
-from chaincode.ledgers.fabric_gateway import Peer, _details_of
-from chaincode.ledgers.fabric_identity import P256_ORDER, load_member, make_member
-from chaincode.ledgers.fabric_journal import Journal
-from chaincode.ledgers.fabric_messages import Pending
-from chaincode.ledgers.fabric_profile import Node, load_profile, save_profile
-from chaincode.ledgers.fabric_together import take
+from chaincode.ledgers.fabric import batches
+from chaincode.ledgers.fabric.batches import OWN_WRITES, waves
+from chaincode.ledgers.fabric.gateway import Peer, _details_of
+from chaincode.ledgers.fabric.identity import P256_ORDER, load_member, make_member
+from chaincode.ledgers.fabric.journal import Journal
+from chaincode.ledgers.fabric.messages import Pending
+from chaincode.ledgers.fabric.profile import Node, load_profile, save_profile
+from chaincode.ledgers.fabric.together import take
 from identity.errors import CredentialError, Unavailable, UsageError
 from tests.chaincode.contract.world import World
-from tests.chaincode.ledgers.fabric_hosts import FABRIC_WHOLE, fabric
+from tests.chaincode.ledgers.fabric.hosts import FABRIC_WHOLE, fabric
 from tests.chaincode.ledgers.hosts import Clock, accepted
 from tests.chaincode.ledgers.stream import Stream
 from tests.fakes.fabric_double import status_details
@@ -71,7 +71,7 @@ SETUP, ROUND = list(MANY.setup()), list(MANY.round(1))
 def test_batches_keep_the_order_and_go_side_by_side_where_nothing_can_meet(
     monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    monkeypatch.setattr(fabric_batches, "BATCH_BYTES", size)
+    monkeypatch.setattr(batches, "BATCH_BYTES", size)
     entries = numbered([*SETUP, *ROUND, *ROUND])
     cut = list(waves(entries))
     assert [place for wave in cut for batch in wave for place in batch.places] == list(range(len(entries)))
@@ -88,11 +88,11 @@ def test_batches_keep_the_order_and_go_side_by_side_where_nothing_can_meet(
 
 
 def test_one_authors_entries_are_never_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fabric_batches, "BATCH_BYTES", 1)
+    monkeypatch.setattr(batches, "BATCH_BYTES", 1)
     one, two = (MANY.commit(member, 1) for member in MANY.members[:2])
     cut = list(waves(numbered([one, two, one, two])))
     assert [[batch.places for batch in wave] for wave in cut] == [[(0,), (1,)], [(2,), (3,)]]
-    monkeypatch.setattr(fabric_batches, "BATCH_BYTES", 1 << 20)
+    monkeypatch.setattr(batches, "BATCH_BYTES", 1 << 20)
     waiting: list[Any] = [(wave[0], None) for e in (one, two, one, two) for wave in waves(numbered([e]))]
     assert [entry.envelope for batch, _ in take(waiting) for entry in batch.entries] == [one, two]
     assert len(waiting) == 2
