@@ -22,6 +22,7 @@ from chaincode.evidence import ShardEvidence
 from chaincode.files import mapped
 from chaincode.models import model_digest, read_safetensors, write_safetensors
 from chaincode.optimisers import parse_optimiser
+from chaincode.process import collect_rarely
 from chaincode.recompute import Result, finish, load_state, to_model, to_vector
 from chaincode.vector import vector_length
 from coordinator.jobs import ClusterSettings, TaskInfo
@@ -46,6 +47,7 @@ class Worker:
 
     def __init__(self, settings: ClusterSettings) -> None:
         """Load the task and warm up. Raises UsageError: ``task-*``."""
+        collect_rarely()
         self._task = load_task(settings.task)
         self._trainer = LocalTrainer(self._task, settings.sites, settings.seed)
         self._models, self._blobs = Path(settings.models), BlobStore(settings.blobs)

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from chaincode.process import collect_rarely
 from identity.errors import Error, Unavailable, UsageError
 from ops import output
 
@@ -172,6 +173,7 @@ def _report_internal(error: Exception) -> int:
 
 def main() -> None:
     """The entry point of the ``fedledger`` script."""
+    collect_rarely()
     code = run(sys.argv[1:])
     try:
         sys.stdout.flush()

@@ -16,8 +16,10 @@ from ops import output
 from ops.bench import compare, growth, limits, machine
 from ops.bench.compare import Comparison
 from ops.bench.contestants import FEDLEDGER, FLOWER, ONE_BY_ONE, PLAIN, TUNED
+from ops.bench.floor import floor
 from ops.bench.page import Results, write_page
 from ops.bench.report import Row, Table, goals_table
+from ops.bench.round_profile import round_profile
 from ops.bench.workloads import WORKLOADS
 
 HERE = Path(__file__).resolve().parent
@@ -33,8 +35,9 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--only", default=",".join(PARTS), help=f"some of {','.join(PARTS)}")
     parser.add_argument("--work", default=",".join(w.name for w in WORKLOADS), help="some of the workloads")
-    parser.add_argument("--contestants", nargs="+", default=[PLAIN, FLOWER, FEDLEDGER, TUNED, ONE_BY_ONE], metavar="NAME",
-                        help="some of the contestants")  # fmt: skip
+    everybody = [PLAIN, FLOWER, FEDLEDGER, TUNED, ONE_BY_ONE]
+    parser.add_argument("--contestants", nargs="+", default=everybody, choices=everybody, metavar="NAME",
+                        help=f"some of {', '.join(map(repr, everybody))}")  # fmt: skip
     parser.add_argument(
         "--results", type=Path, help="the folder for JSON and page; without it only a full run writes them"
     )
@@ -74,8 +77,14 @@ def main(given: Sequence[str]) -> int:
     results = Results(machine.describe(flower_python(chosen.flower)), quick=chosen.quick)
     if "compare" in parts:
         results.comparisons = run_compare(chosen)
+        results.floor = floor(results.comparisons, limits.CACHE)
+        results.round_profiles = (
+            [] if chosen.quick else [round_profile(w) for w in compare.slower_than_wanted(results.comparisons)]
+        )
         for table in results.compared():
             show(table)
+        for text in results.round_profiles:
+            output.write(f"\n{text}\n")
     if "limits" in parts:
         results.limits = limits.run_limits(chosen.quick, tell=_tell)
         show(goals_table("Beside limits of the machine", results.limits))

@@ -149,6 +149,12 @@ def rows(comparison: Comparison) -> list[Row]:
     return [replace(judged, note=note) for judged in found]
 
 
+def slower_than_wanted(comparisons: Iterable[Comparison]) -> list[Workload]:
+    """The workloads whose goal beside the plain loop was not reached."""
+    ratios = [(c.workload, c.ratio(FEDLEDGER, PLAIN)) for c in comparisons]
+    return [work for work, ratio in ratios if work.goals is not None and ratio is not None and ratio > work.goals.plain]
+
+
 def side_by_side(comparisons: Iterable[Comparison]) -> Table:
     """What was measured of each contestant."""
     cells = []

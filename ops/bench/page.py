@@ -2,7 +2,7 @@
 """The page of results, and the same as JSON: made by the benchmark, never by hand."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +47,11 @@ class Results:
     machine: Mapping[str, Any]
     quick: bool
     comparisons: Sequence[Comparison] = ()
+    floor: Table | None = None
+    round_profiles: Sequence[str] = ()
     limits: Sequence[Row] = ()
     profiles: Sequence[str] = ()
     growth: Growth | None = None
-    goals: list[Row] = field(default_factory=list)
 
     def compared(self) -> list[Table]:
         """The tables of the comparison."""
@@ -62,6 +63,7 @@ class Results:
             goals_table("Goals", goals),
             compare.where_time_goes(self.comparisons),
             compare.where_cpu_goes(self.comparisons),
+            *([self.floor] if self.floor is not None else []),
         ]
 
     def to_json(self) -> dict[str, Any]:
@@ -92,6 +94,7 @@ def write_page(folder: Path, results_folder: Path, results: Results) -> None:
     parts = [HEAD, _machine(results.machine)]
     if results.comparisons:
         parts += [COMPARED, *map(markdown, results.compared())]
+        parts += [f"```\n{text}\n```\n" for text in results.round_profiles]
     if results.limits:
         parts += [
             "## Beside limits of the machine\n",

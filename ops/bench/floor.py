@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What stands in the way of a round's goal: what its signatures, commits and calls cost bare, measured in the same run."""
+
+import secrets
+import sqlite3
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import median
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from ops.bench.compare import Comparison
+from ops.bench.contestants import FEDLEDGER, PLAIN, TUNED
+from ops.bench.limits_measure import CORES, run_command
+from ops.bench.report import Table, seconds
+
+ENTRY_BYTES = 900
+"""About what the envelope of a commitment has."""
+COMMITS = 4
+"""Durable commits of a round: it is opened, committed to, sealed and recorded, each before what follows from it."""
+CALLS = 2
+"""Calls of a worker that a round has at least: to train, and to aggregate."""
+_TIMES = 9
+
+
+def floor(comparisons: Sequence[Comparison], folder: Path) -> Table:
+    """For each workload: a tuned plain loop's round, and what signing, verifying, committing and calling cost without a line
+    of ours, as many as a round needs; what that is together, beside our round. ``folder`` is on the disk whose commits count."""
+    wanted = [c for c in comparisons if {FEDLEDGER, PLAIN} <= c.measured.keys()]
+    call = float(run_command([sys.executable, "-m", "ops.bench.bare_calls"])) if wanted else 0.0
+    cells = []
+    for comparison in wanted:
+        sites, measured = comparison.workload.sites, comparison.measured
+        train = measured[TUNED if TUNED in measured else PLAIN].round
+        parts = (train, _signatures(sites), _commits(sites, folder), CALLS * call)
+        ours = measured[FEDLEDGER].round
+        cells.append((comparison.workload.name, *map(seconds, (*parts, sum(parts), ours)), f"{ours / sum(parts):.2f}"))
+    columns = ("work", "arithmetic", "signatures", "durable commits", "calls", "floor", "our round", "ratio")
+    return Table(
+        "What a round costs with nothing of ours in it", columns, tuple(cells),
+        f"arithmetic: the round of the tuned plain loop (of the plain one where that did not run). Signatures: each site's entry "
+        f"signed and verified, the messages dealt to {CORES} threads. Durable commits: {COMMITS} transactions of SQLite with the "
+        f"envelopes and nothing else, each on the disk before the next. Calls: {CALLS} empty calls of Ray, {seconds(call)} each, one "
+        "after the other. Updates, hashes, canonical bytes, judging, state and files are not in it.",
+    )  # fmt: skip
+
+
+def _signatures(sites: int) -> float:
+    """Seconds in which all cores sign, and then verify, one message for each site."""
+    keys = [Ed25519PrivateKey.generate() for _ in range(sites)]
+    messages = [secrets.token_bytes(ENTRY_BYTES * 3 // 4) for _ in keys]
+    public = [key.public_key() for key in keys]
+
+    def some(part: range) -> None:
+        signatures = [keys[i].sign(messages[i]) for i in part]
+        for i, signature in zip(part, signatures, strict=True):
+            public[i].verify(signature, messages[i])
+
+    parts = [range(number, sites, CORES) for number in range(CORES)]
+    with ThreadPoolExecutor(CORES) as pool:
+        return _median(lambda: list(pool.map(some, parts)))
+
+
+def _commits(sites: int, place: Path) -> float:
+    """Seconds of a round's durable commits to a file of SQLite: one has an envelope for each site, the others have one."""
+    with tempfile.TemporaryDirectory(dir=place) as folder:
+        raw = sqlite3.connect(Path(folder) / "bare.sqlite", isolation_level=None)
+        try:
+            raw.executescript(
+                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; CREATE TABLE entry (envelope BLOB)"
+            )
+
+            def commit(count: int) -> None:
+                raw.execute("BEGIN IMMEDIATE")
+                raw.executemany("INSERT INTO entry VALUES (?)", [(bytes(ENTRY_BYTES),)] * count)
+                raw.execute("COMMIT")
+
+            def all_of_a_round() -> None:
+                for count in (sites, *(1,) * (COMMITS - 1)):
+                    commit(count)
+
+            return _median(all_of_a_round)
+        finally:
+            raw.close()
+
+
+def _median(action: Callable[[], object]) -> float:
+    spans = []
+    for _ in range(_TIMES + 1):
+        begin = time.perf_counter()
+        action()
+        spans.append(time.perf_counter() - begin)
+    return median(spans[1:])

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What stands beside a missed goal: the bare cost of a round's parts, and the functions that it runs. Nothing here asserts
+how long anything takes."""
+
+import cProfile
+import gc
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from chaincode.process import collect_rarely
+from ops.bench.compare import Comparison, Measured, slower_than_wanted
+from ops.bench.contestants import FEDLEDGER, PLAIN, TUNED, Run
+from ops.bench.floor import floor
+from ops.bench.round_profile import _report, round_profile
+from ops.bench.workloads import WORKLOADS
+
+W1 = WORKLOADS[0]
+
+
+def measured(contestant: str, round_: float) -> Measured:
+    ends = (1.0, 1.0 + round_, 1.0 + 2 * round_)
+    return Measured(contestant, (Run(contestant, ends, 1, 0.9, 0.25, {}, {}, {}, 0.0, 0.0),))
+
+
+def compared(**rounds: float) -> Comparison:
+    names = {"plain": PLAIN, "tuned": TUNED, "ours": FEDLEDGER}
+    return Comparison(W1, {names[who]: measured(names[who], round_) for who, round_ in rounds.items()})
+
+
+def test_the_floor_is_the_sum_of_its_parts(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    table = floor([compared(plain=0.5, tuned=0.25, ours=100.0), compared(ours=1.0)], place)
+    assert len(table.rows) == 1, "nothing to say without the plain loop"
+    name, arithmetic, *parts, whole, ours, ratio = table.rows[0]
+    assert (name, arithmetic, ours) == ("W1", "250 ms", "100 s")
+    assert len(parts) == 3
+    found = 0.25 + sum(float(part.split()[0]) / {"ms": 1e3, "s": 1}[part.split()[1]] for part in parts)
+    assert abs(float(whole.split()[0]) / 1e3 - found) < 0.01 * found
+    assert abs(float(ratio) - 100 / found) < 0.02 * 100 / found
+    assert list(place.iterdir()) == []
+
+
+def test_only_a_missed_goal_is_profiled() -> None:
+    assert W1.goals is not None
+    assert slower_than_wanted([compared(plain=1.0, ours=W1.goals.plain)]) == []
+    assert slower_than_wanted([compared(plain=1.0, ours=W1.goals.plain * 1.01)]) == [W1]
+    assert slower_than_wanted([compared(ours=9.0)]) == []
+
+
+def test_functions_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    profiler = cProfile.Profile()
+    for number, place in enumerate(("first.py", "second.py"), 1):
+        space: dict[str, object] = {}
+        exec(compile("def same():\n    return 1\n", str(tmp_path / place), "exec"), space)  # noqa: S102
+        for _ in range(number):
+            profiler.runcall(space["same"])
+    lines = [line.split() for line in _report(profiler, 1) if "same" in line]
+    assert sorted((line[2], line[4].rsplit("/", 1)[1]) for line in lines) == [
+        ("1", "first.py:1)"),
+        ("2", "second.py:1)"),
+    ]
+
+
+def test_the_profile_is_of_warm_rounds(tmp_path: Path) -> None:
+    said = round_profile(replace(W1, rounds=3))
+    assert said.startswith("W1, the leading process:\n   own ms")
+    assert "executemany" in said
+
+
+def test_a_program_collects_rarely() -> None:
+    code = "import gc, sys, ops.cli\nsys.argv[1:] = ['--version']\ntry:\n    ops.cli.main()\nfinally:\n    print(gc.get_threshold())"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    before = gc.get_threshold()
+    try:
+        collect_rarely()
+        assert said.splitlines()[-1] == str(gc.get_threshold())
+        assert gc.get_threshold()[0] > before[0]
+    finally:
+        gc.set_threshold(*before)
