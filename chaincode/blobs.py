@@ -10,17 +10,18 @@ shorter: chunk i holds bytes i * 2**20 up to (i + 1) * 2**20 of the whole blob, 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import stat
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from chaincode.chunks import CHUNK, ChunkHasher, chunk_hashes, chunk_root, root_of
 from chaincode.files import mapped, refuse_file, replacing, sync
-from chaincode.packs import Packs, Place, write_packs
+from chaincode.packs import Packs, Place, make_folder, remove_unfinished, write_packs
 from chaincode.threads import in_threads
 from identity import canonical
 from identity.errors import EvidenceError
@@ -41,6 +42,7 @@ ITEM_SIZE: Final = {"int32": 4, "int64": 8}
 _FEW: Final = 8
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _MEMBER: Final = re.compile(r"did:[!-~]{1,196}")
+_quoted: Final = json.encoder.encode_basestring_ascii
 
 
 @dataclass(frozen=True)  # no slots: it goes to another process, which takes four times as long with them
@@ -87,8 +89,12 @@ def is_digest(value: object) -> bool:
 
 
 def format_header(header: Header) -> bytes:
-    """The header line: canonical JSON (RFC 8785) and a newline."""
-    return canonical.dumps({name: getattr(header, name) for name in _FIELDS}) + b"\n"
+    """The header line: canonical JSON (RFC 8785) and a newline. Of values that have been checked, only a DID can need an escape."""
+    h = header
+    return (
+        f'{{"agreement":"{h.agreement}","attempt":{h.attempt},"base":"{h.base}","encoding":"{h.encoding}",'
+        f'"federation":"{h.federation}","length":{h.length},"member":{_quoted(h.member)},"round":{h.round},"salt":"{h.salt}"}}\n'
+    ).encode("ascii")
 
 
 def parse_header(data: Buffer) -> tuple[Header, int]:
@@ -117,14 +123,15 @@ def _refuse(why: str) -> NoReturn:
 class BlobStore:
     """A folder of blobs, each under its digest: ab/cd/abcd..., or with other small ones in a pack: packs/....pack.
 
-    A file under its name is whole, but not thereby genuine: what is read is verified by its reader, every time.
-    Several processes may use one folder at the same time. `fsync=False` gives up what a power cut would take.
+    A blob's own file goes before packs, whoever reads: what is put anew hides what a pack has. A file under its name is
+    whole, but not thereby genuine: what is read is verified by its reader, every time. Several processes may use one
+    folder at the same time. `fsync=False` gives up what a power cut would take.
     """
 
-    def __init__(self, folder: Path | str, *, fsync: bool = True) -> None:
-        """Use a folder; it is made on the first `put` or `adopt`."""
+    def __init__(self, folder: Path | str, *, fsync: bool = True, **options: Any) -> None:
+        """Use a folder; it is made on the first `put` or `adopt`. `options` are those of `Packs`."""
         self.folder = Path(folder)
-        self._fsync, self._packs = fsync, Packs(self.folder / "packs")
+        self._fsync, self._packing, self._packs = fsync, False, Packs(self.folder / "packs", **options)
 
     def path(self, digest: str) -> Path:
         """Where a blob is or would be.
@@ -143,15 +150,39 @@ class BlobStore:
         """Whether there is a blob under this digest. Says nothing about its bytes."""
         return bool(self.find([digest]))
 
-    def find(self, digests: Sequence[str]) -> dict[str, Place]:
-        """Where these blobs are, by digest, for those that are here. Raises EvidenceError(pack-malformed)."""
-        packed = self._packs.find(digests)
-        loose = {d: self._file(d) for d in digests if d not in packed}
-        return packed | {d: Place(path) for d, path in loose.items() if _is_file(path)}
+    def find(self, digests: Sequence[str], *, look: bool = True) -> dict[str, Place]:
+        """Where these blobs are, by digest, for those that are here. ``look``, and what is raised: see `Packs.find`."""
+        loose = self._loose(digests)
+        return self._packs.find([d for d in digests if d not in loose], look=look) | loose
+
+    def _loose(self, digests: Sequence[str]) -> dict[str, Place]:
+        """Those that have files of their own."""
+        files = {digest: self._file(digest) for digest in digests}
+        try:
+            there = set(os.listdir(self.folder))  # where all blobs are small: nothing but packs
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        return {d: Place(path) for d, path in files.items() if d[:2] in there and _is_file(path)}
 
     def put_small(self, blobs: Sequence[tuple[str, Buffer]]) -> None:
         """Store many small blobs, each with its digest, WITHOUT verifying their bytes; durable when this returns."""
-        write_packs(self._packs.folder, blobs, fsync=self._fsync)
+        self._pack()
+        for path in write_packs(self._packs.folder, blobs, fsync=self._fsync):
+            self._packs.read(path.name)
+
+    def adopt_pack(self, path: Path | str, digests: Sequence[str]) -> bool:
+        """Move a pack here that is nothing but these verified blobs; see `Packs.adopt`."""
+        self._pack()
+        return self._packs.adopt(Path(path), digests, fsync=self._fsync)
+
+    def _pack(self) -> None:
+        """Have the folder of packs there, also after a power cut, and without what was left half-written in it."""
+        if not self._packing:
+            make_folder(self._packs.folder, fsync=False)
+            if self._fsync:
+                sync(self.folder)  # also where another process has made it, and may not have got so far
+            remove_unfinished(self._packs.folder)
+            self._packing = True
 
     def put(self, data: Buffer | Iterable[Buffer], digest: str) -> Path:
         """Store a blob (one buffer, or its pieces in order); what was there under this digest is replaced.
@@ -211,8 +242,8 @@ class BlobStore:
     def open(self, digest: str) -> Iterator[memoryview]:
         """A blob's bytes, mapped read-only and NOT verified; see `mapped` for how long they last.
 
-        Raises EvidenceError: blob-missing where there is none, pack-malformed, file-not-regular where it, or a folder on the
-        way to it, is a link or something else that could lead out of the store.
+        Raises EvidenceError: blob-missing where there is none, file-not-regular where it, or a folder on the way to it, is a
+        link or something else that could lead out of the store.
         """
         path = self.path(digest)
         if not _is_file(path) and (packed := self._packs.find([digest])):

@@ -8,22 +8,26 @@ not thereby genuine: what is read is verified by its reader, every time. Standar
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
-from contextlib import contextmanager
+import time
+import warnings
+from array import array
+from bisect import bisect_left
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import accumulate
+from itertools import accumulate, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from chaincode.files import mapped, refuse_file, replacing, sync
-from identity import canonical
 from identity.errors import EvidenceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from typing_extensions import Buffer
 
@@ -32,9 +36,22 @@ SMALL: Final = 1 << 18
 MOST: Final = 4096
 """The blobs in a pack; with them its first line stays below ``LINE_LIMIT``."""
 LINE_LIMIT: Final = 1 << 19
+ROWS: Final = 1 << 14
+"""So many rows of the packs that were used last are kept in memory, or one pack's."""
+STALE_SECONDS: Final = 3600
+"""After this long nobody is writing a pack any more: it takes milliseconds. If somebody is, that call fails, and a pack
+that was not written was not promised to anybody."""
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _NAME: Final = re.compile(r"[0-9a-f]{64}\.pack")
+_UNFINISHED: Final = re.compile(r"\.[0-9a-f]{64}\.pack\.[0-9a-f]{16}")
+# What matches is canonical JSON by its shape: one match does what parsing, writing and comparing would.
+_LINE: Final = re.compile(rb'\[(?:\["[0-9a-f]{64}",(?:0|[1-9][0-9]{0,5})\](?:,(?=\[)|(?=\])))*+\]\n')
+_ROW: Final = re.compile(rb'"([0-9a-f]{64})",([0-9]+)')
+
+_PREFIX: Final = 10
+_NUMBER: Final = 24
+"""Of a digest so many hex digits are in an index, and behind them the number of its pack, of so many bits."""
 
 
 @dataclass(frozen=True)  # no slots: it goes to another process
@@ -62,20 +79,45 @@ def write_packs(folder: Path, blobs: Sequence[tuple[str, Buffer]], *, fsync: boo
     Each pack appears when it is whole, readable by its owner alone, and outlives a power cut where `fsync` says so.
     Raises ValueError, and writes nothing, for what no reader would take: a blob above SMALL, a name that is no digest.
     """
-    if not all(_is_row([digest, memoryview(blob).nbytes]) for digest, blob in blobs):
+    sizes = [memoryview(blob).nbytes for _, blob in blobs]
+    if not all(size <= SMALL and _DIGEST.fullmatch(digest) for (digest, _), size in zip(blobs, sizes, strict=True)):
         raise ValueError(f"a pack holds blobs of at most {SMALL} bytes, each under its digest")
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(folder, fsync=fsync)
     paths = []
     for first in range(0, len(blobs), MOST):
         part = blobs[first : first + MOST]
-        line = canonical.dumps([[digest, memoryview(blob).nbytes] for digest, blob in part]) + b"\n"
-        paths.append(folder / f"{sha256(line).hexdigest()}.pack")
+        rows = (f'["{digest}",{size}]' for (digest, _), size in zip(part, sizes[first:], strict=False))
+        line = f"[{','.join(rows)}]\n".encode()
+        paths.append(folder / _name(line))
         with replacing(paths[-1], fsync=fsync) as file:
             file.write(line)
             file.writelines(blob for _, blob in part)
-    if fsync:
-        sync(folder.parent)  # the folder may be new, and its packs are found under its name only
     return paths
+
+
+def make_folder(folder: Path, *, fsync: bool) -> None:
+    """Make a folder of packs where there is none, readable by its owner alone."""
+    if os.path.isdir(folder):
+        return
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700, parents=True)
+        if fsync:
+            sync(folder.parent)  # its packs are found under its name only
+
+
+def _name(line: bytes) -> str:
+    return f"{sha256(line).hexdigest()}.pack"
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what writers of packs that were killed have left: files that nobody has written to for STALE_SECONDS."""
+    with os.scandir(folder) as entries:
+        left = [entry for entry in entries if _UNFINISHED.fullmatch(entry.name)]
+    for entry in left:
+        with suppress(OSError):  # they are only in the way
+            status = entry.stat(follow_symlinks=False)
+            if stat.S_ISREG(status.st_mode) and status.st_mtime < time.time() - STALE_SECONDS:
+                os.unlink(entry.path)
 
 
 def read_index(path: Path) -> dict[str, Place]:
@@ -84,68 +126,160 @@ def read_index(path: Path) -> dict[str, Place]:
     Raises EvidenceError(pack-malformed): its first line is not what `write_packs` writes, or the file has another
     length than it states; file-not-regular. OSError where there is no such file.
     """
+    return {digest: Place(*row) for digest, row in _rows(path, *_listing(path)).items()}
+
+
+def _listing(path: Path) -> tuple[bytes, list[tuple[str, int]]]:
+    """A pack's first line, and the digests and sizes in it. Raises as `read_index`."""
     with mapped(path) as data:
-        line = bytes(data[:LINE_LIMIT])
-        end = line.find(b"\n")
-        if end < 0:
-            _refuse(path, f"has no first line of at most {LINE_LIMIT} bytes")
-        try:
-            stated = canonical.loads(line[:end], limit=LINE_LIMIT, depth=2)
-        except EvidenceError as error:
-            _refuse(path, f"has a first line that cannot be read: {error}")
-        if not isinstance(stated, list) or not all(map(_is_row, stated)):
-            _refuse(path, "has a first line that is not a list of digests and sizes")
-        offsets = list(accumulate((size for _, size in stated), initial=end + 1))
-        if offsets[-1] != len(data):
-            _refuse(path, f"has {len(data)} bytes, not the {offsets[-1]} that its first line states")
-    return {digest: Place(str(path), at, size) for (digest, size), at in zip(stated, offsets, strict=False)}
+        return _first_line(path, data)
 
 
-def _is_row(row: Any) -> bool:
-    match row:
-        case [str(digest), int(size)]:
-            return _DIGEST.fullmatch(digest) is not None and type(size) is int and 0 <= size <= SMALL
-    return False
+def _rows(path: Path, line: bytes, listed: Sequence[tuple[str, int]]) -> dict[str, tuple[str, int, int]]:
+    """The fields of the places of a pack's blobs, by digest, where the pack is at a path."""
+    digests, sizes = zip(*listed, strict=True) if listed else ((), ())
+    offsets = accumulate(sizes, initial=len(line))
+    return dict(zip(digests, zip(repeat(str(path)), offsets, sizes, strict=False), strict=True))
+
+
+def _first_line(path: Path, data: memoryview) -> tuple[bytes, list[tuple[str, int]]]:
+    """A pack's first line and what it lists, held against the length of the file. Raises as `read_index`."""
+    match = _LINE.match(data, 0, LINE_LIMIT)
+    if match is None:
+        _refuse(path, f"has no first line of at most {LINE_LIMIT} bytes that lists digests and sizes")
+    line = match.group()
+    listed = [(digest.decode(), int(size)) for digest, size in _ROW.findall(line)]
+    if any(size > SMALL for _, size in listed):
+        _refuse(path, f"lists a blob of more than {SMALL} bytes")
+    if (stated := len(line) + sum(size for _, size in listed)) != len(data):
+        _refuse(path, f"has {len(data)} bytes, not the {stated} that its first line states")
+    return line, listed
 
 
 def _refuse(path: Path, why: str) -> NoReturn:
     raise EvidenceError("pack-malformed", f"The pack {path} {why}.")
 
 
+def _warn(text: str) -> None:
+    warnings.warn(f"{text} Next: fedledger audit verify", RuntimeWarning, stacklevel=2)
+
+
 class Packs:
-    """The packs of a folder. Packs that others add are seen; each one's first line is read once."""
+    """The packs of a folder. A pack that cannot be read is named once and holds nothing: what was only in it is missing.
 
-    def __init__(self, folder: Path, *, tolerant: bool = False) -> None:
-        """Use a folder, which need not be there. ``tolerant``: a pack that cannot be read holds nothing."""
-        self.folder, self._tolerant = folder, tolerant
-        self._read: set[str] = set()
-        self._places: dict[str, Place] = {}
+    In memory are, of every pack, its name and 8 bytes for each of its blobs; the rows of those that were used last.
+    """
 
-    def find(self, digests: Iterable[str]) -> dict[str, Place]:
-        """Where these blobs are, for those that a pack holds.
-
-        Raises EvidenceError as `read_index`, and file-not-regular where the folder is a link or a file.
-        """
-        wanted = list(digests)
-        if any(digest not in self._places for digest in wanted):
-            self._look()
-        return {digest: self._places[digest] for digest in wanted if digest in self._places}
+    def __init__(self, folder: Path, *, warn: Callable[[str], None] = _warn) -> None:
+        """Use a folder, which need not be there. ``warn`` is told of a pack that cannot be read."""
+        self.folder, self._warn = folder, warn
+        self._warned: set[str] = set()
+        self.forget()
 
     def forget(self) -> None:
         """Read everything anew: packs have been removed."""
-        self._read, self._places = set(), {}
+        self._looked = False
+        self._names: dict[str, int] = {}  # by it a pack's number
+        self._by_number: list[str] = []
+        self._runs: list[array[int]] = []  # sorted; each at least twice as long as the one after it
+        self._recent: dict[str, tuple[str, int, int]] = {}
+
+    def find(self, digests: Iterable[str], *, look: bool = True) -> dict[str, Place]:
+        """Where these blobs are, for those that a pack holds.
+
+        Packs that others have added are looked for where a blob is in none of the known ones, which takes as long as there
+        are packs; without ``look`` the first time only. Raises EvidenceError(file-not-regular): the folder is a link or a
+        file.
+        """
+        wanted = list(dict.fromkeys(digests))
+        found = self._known(wanted)
+        if len(found) < len(wanted) and (look or not self._looked):
+            self._look()
+            found |= self._known([digest for digest in wanted if digest not in found])
+        return found
+
+    def read(self, name: str) -> None:
+        """Take in a pack of the folder; one that has gone, or cannot be read, holds nothing."""
+        try:
+            self._take(name, *_listing(self.folder / name))
+        except FileNotFoundError:
+            return
+        except (EvidenceError, PermissionError) as error:
+            if name not in self._warned:
+                self._warned.add(name)
+                self._warn(f"{error} What was only in it counts as missing.")
+
+    def adopt(self, source: Path, digests: Sequence[str], *, fsync: bool) -> bool:
+        """Rename a pack into the folder, which is there, if it holds these blobs, which have been verified, and not a byte
+        more; durable then, where `fsync` says so.
+
+        False, and nothing has moved, where it holds something else, cannot be read, or lies on another file system.
+        """
+        try:
+            line, listed = _listing(source)
+            if source.name != _name(line) or len(listed) != len(digests) or dict(listed).keys() != set(digests):
+                return False
+            if fsync:
+                sync(source)
+            os.rename(source, self.folder / source.name)
+        except (EvidenceError, FileNotFoundError):
+            return False
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            return False
+        if fsync:
+            sync(self.folder)
+        self._take(source.name, line, listed)
+        return True
+
+    def _take(self, name: str, line: bytes, listed: Sequence[tuple[str, int]]) -> None:
+        rows = _rows(self.folder / name, line, listed)
+        if len(self._recent) + len(rows) > ROWS:
+            self._recent.clear()
+        self._recent |= rows
+        if name not in self._names:
+            self._names[name] = len(self._by_number)
+            self._by_number.append(name)
+            self._index(rows, self._names[name])
+
+    def _known(self, digests: Sequence[str]) -> dict[str, Place]:
+        found = {}
+        for digest in digests:
+            if digest not in self._recent:
+                for name in self._candidates(digest):
+                    self.read(name)
+                    if digest in self._recent:
+                        break
+            if digest in self._recent:
+                found[digest] = Place(*self._recent[digest])
+        return found
+
+    def _candidates(self, digest: str) -> list[str]:
+        """The packs that have a blob with the first digits of this digest."""
+        first, found = int(digest[:_PREFIX], 16) << _NUMBER, []
+        for run in self._runs:
+            at = bisect_left(run, first)
+            while at < len(run) and run[at] >> _NUMBER == first >> _NUMBER:
+                found.append(self._by_number[run[at] - first])
+                at += 1
+        return found
+
+    def _index(self, digests: Iterable[str], number: int) -> None:
+        """Remember in which pack these are; two runs become one where the older is no longer twice as long."""
+        run = array("Q", sorted(int(digest[:_PREFIX], 16) << _NUMBER | number for digest in digests))
+        while self._runs and len(self._runs[-1]) < 2 * len(run):
+            run = array("Q", sorted([*self._runs.pop(), *run]))
+        self._runs.append(run)
 
     def _look(self) -> None:
+        """Read the packs that have not been read yet."""
+        self._looked = True
         try:
             if not stat.S_ISDIR(os.lstat(self.folder).st_mode):
                 refuse_file(self.folder)
-            names = [name for name in os.listdir(self.folder) if name not in self._read]
+            names = [name for name in os.listdir(self.folder) if name not in self._names]
         except (FileNotFoundError, NotADirectoryError):
             return
         for name in sorted(filter(_NAME.fullmatch, names)):
-            try:
-                self._places.update(read_index(self.folder / name))
-            except EvidenceError:
-                if not self._tolerant:
-                    raise
-            self._read.add(name)
+            self.read(name)

@@ -95,7 +95,7 @@ class Summing:
     def _sum_some(self, deliveries: Sequence[Delivery], verdicts: dict[str, str]) -> Sums | None:
         """The sum of as many deliveries as may be open at a time; adds their verdicts."""
         updates: list[VerifiedUpdate] = []
-        packed: list[tuple[str, memoryview]] = []
+        packed: list[tuple[str, Place, memoryview]] = []
         files: dict[str, memoryview] = {}
         with ExitStack() as stack:
             for delivery, place in zip(deliveries, self._delivered(deliveries), strict=True):
@@ -112,23 +112,32 @@ class Summing:
                 except OSError as error:
                     _check_own(error)
                     verdicts[member] = "update-missing"
-                if place.size >= 0 and verdicts[member] not in UNKNOWN_BYTES:
-                    packed.append((delivery.commitment.digest, data))
+                if place.size >= 0 and place is delivery.place and verdicts[member] not in UNKNOWN_BYTES:
+                    packed.append((delivery.commitment.digest, place, data))
             self._keep(packed)
             return self._sum_in_range(updates, verdicts) if updates else None
 
-    def _keep(self, packed: Sequence[tuple[str, memoryview]]) -> None:
+    def _keep(self, packed: Sequence[tuple[str, Place, memoryview]]) -> None:
         """Put verified blobs into the store, those that are not in it yet: a sum may be asked for again.
 
-        Other bytes in the place of one are replaced, or a file of its own goes before the pack that has them.
+        A pack that is nothing but these is moved there. Other bytes in the place of one are hidden by a file of its own.
+        What another worker has stored since this one started is not looked for: at worst it is stored twice.
         """
-        stored = self._blobs.find([digest for digest, _ in packed])
-        small = {digest for digest, blob in packed if len(blob) <= SMALL and digest not in stored}
+        stored = self._blobs.find([digest for digest, _, _ in packed], look=False)
+        packs: dict[str, dict[str, memoryview]] = {}
+        single = dict[str, memoryview]()
+        for digest, place, blob in packed:
+            if digest in stored:
+                single |= {} if _holds(stored[digest], blob) else {digest: blob}
+            else:
+                packs.setdefault(place.path, {})[digest] = blob
+        rest = [blobs for path, blobs in packs.items() if not self._blobs.adopt_pack(path, list(blobs))]
+        small = {digest: blob for blobs in rest for digest, blob in blobs.items() if len(blob) <= SMALL}
+        single |= {digest: blob for blobs in rest for digest, blob in blobs.items() if len(blob) > SMALL}
         if small:
-            self._blobs.put_small([(digest, blob) for digest, blob in packed if digest in small])
-        for digest, blob in packed:
-            if digest not in small and not (digest in stored and _holds(stored[digest], blob)):
-                self._blobs.put(blob, digest)
+            self._blobs.put_small(list(small.items()))
+        for digest, blob in single.items():
+            self._blobs.put(blob, digest)
 
     def _delivered(self, deliveries: Sequence[Delivery]) -> list[Place]:
         """Where the bytes are: as delivered, or the blobs that they have become: a sum may be asked for again after

@@ -7,7 +7,7 @@ another process.
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ class Worker:
         self._trainer = LocalTrainer(self._task, settings.sites, settings.seed)
         self._models, self._blobs = Path(settings.models), BlobStore(settings.blobs)
         self._summing = Summing(self._trainer.specs, self._blobs)
+        self._beside = ThreadPoolExecutor(1)  # starting a thread for each round takes three times as long as using one
         self._evaluation: str | None = None
         self._loaded: tuple[str, Arrays] = "", {}
         self._vector = np.empty(0, np.float32)  # the assembled model's; new memory would cost more than filling it
@@ -172,11 +173,13 @@ class Worker:
     def _conclude(self, result: Result) -> tuple[Outcome, Arrays]:
         """Store a round's result, and evaluate it while the disk is waited for."""
         arrays = to_arrays(result.model)
-        with ThreadPoolExecutor(1) as beside:
-            stored = beside.submit(self._store, arrays, result.model_digest)
+        stored = self._beside.submit(self._store, arrays, result.model_digest)
+        try:
             metrics = self._trainer.evaluate(arrays)
             self._store_state(result)
-            stored.result()
+        finally:
+            wait([stored])
+        stored.result()
         return Outcome(result.sum, result.model_digest, result.optimiser, metrics, self._evaluation_digest()), arrays
 
     def _specs(self, order: FinishOrder) -> tuple[TensorSpec, ...]:

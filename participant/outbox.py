@@ -25,7 +25,7 @@ class Outbox:
     def __init__(self, folder: Path) -> None:
         """Use a folder; it is made when something is written."""
         self.folder = folder
-        self._packs = Packs(folder, tolerant=True)
+        self._packs = Packs(folder, warn=lambda text: None)
 
     def write_small(self, blobs: Sequence[tuple[str, bytes | bytearray]]) -> None:
         """Write whole updates, each with its digest. Raises OSError."""

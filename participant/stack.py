@@ -6,6 +6,7 @@ restart shows in a model. They are not the bits that ``Task.train`` gives: produ
 task therefore says in its source, which the agreement names by digest, that it is trained so.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -46,6 +47,11 @@ class Stack:
             type(layer) not in (nn.Linear, *_EXACT) for layer in layers
         ):
             _refuse("its model is an nn.Sequential of nn.Linear, nn.ReLU, nn.LeakyReLU, nn.Flatten, nn.Identity")
+        if any(type(layer) is nn.Flatten and (layer.start_dim, layer.end_dim) != (1, -1) for layer in layers):
+            _refuse("each nn.Flatten makes one row of each example: start_dim=1, end_dim=-1")
+        parts: list[nn.Module | Tensor] = [model, *layers, *model.parameters()]
+        if any(map(_is_altered, parts)):
+            _refuse("it has no hooks, and no layer with a forward() of its own: they would see all sites at once")
         if (type(task).train, type(task).loss) != (Task.train, Task.loss):
             _refuse("train() and loss() are the default ones")
         if not all(parameter.requires_grad for parameter in model.parameters()):
@@ -56,6 +62,8 @@ class Stack:
         named = list(model.named_parameters(remove_duplicate=False))
         if len(named) != len(list(model.parameters())):
             _refuse("no two of its layers share a parameter")
+        if len(named) != sum(1 + (layer.bias is not None) for layer in linear) or any(True for _ in model.buffers()):
+            _refuse("its parameters are those of its linear layers, and it has no buffers")
         self._task, self._layers, self._flat = task, layers, type(layers[0]) is nn.Flatten
         self._shapes = {name: tuple(parameter.shape) for name, parameter in named}
         self._inputs, self._outputs = linear[0].in_features, linear[-1].out_features
@@ -149,25 +157,28 @@ class _Batches:
         self._counts, self._batch = [len(s[1]) for s in sites], size
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self.rows, self.steps = torch.tensor(self._counts), -(-self._counts[0] // size)
-        self._starts = self.rows.cumsum(0) - self.rows
+        self._ends = [-count for count in self._counts]  # ascending
         self._column = torch.arange(_padded(size))
-        # One row after the other: a table of sites by rows would be as wide as the largest site.
-        self._order = torch.empty(len(features), dtype=torch.int64)
+        self._places = (self.rows.cumsum(0) - self.rows)[:, None] + self._column  # of a site's first batch in the order
+        # One row after the other: a table of sites by rows would be as wide as the largest site. A batch may reach beyond.
+        self._order = torch.zeros(len(features) + len(self._column), dtype=torch.int64)
 
     def shuffle(self) -> None:
         """Draw each site's next order, as ``Task.train`` does."""
-        places = zip(torch.split(self._order, self._counts), self._starts.tolist(), self._generators, strict=True)
-        for order, start, generator in places:
-            torch.add(torch.randperm(len(order), generator=generator), start + 1, out=order)
+        start = 1
+        for order, generator in zip(
+            torch.split(self._order[: -len(self._column)], self._counts), self._generators, strict=True
+        ):
+            torch.add(torch.randperm(len(order), generator=generator), start, out=order)
+            start += len(order)
 
     def at(self, step: int) -> _Batch:
         """A step's batch, of the sites that go on."""
         first = step * self._batch
-        live = int((self.rows > first).sum())
-        own = (self.rows[:live] - first).clamp(max=self._batch)[:, None]
+        live = bisect_left(self._ends, -first)
+        own = (self.rows[:live, None] - first).clamp(max=self._batch)
         real = self._column < own
-        place = (self._starts[:live, None] + (first + self._column)).clamp(max=len(self._order) - 1)
-        index = self._order[place] * real
+        index = self._order[self._places[:live] + first] * real
         return _Batch(self._features[index], self._labels[index], real / own, real)
 
 
@@ -176,6 +187,13 @@ def _cut(stacked: Tensor, shape: Sequence[int]) -> Tensor:
     for dimension, size in enumerate(shape, 1):
         stacked = stacked.narrow(dimension, 0, size)
     return stacked
+
+
+def _is_altered(part: nn.Module | Tensor) -> bool:
+    """Whether something is called when this module or parameter is used, beside what its type does."""
+    if isinstance(part, Tensor):
+        return bool(part._backward_hooks)
+    return any(value for name, value in vars(part).items() if name == "forward" or name.endswith("_hooks"))
 
 
 def _padded(size: int) -> int:

@@ -82,6 +82,11 @@ class Connection:
                 self._open_reader()
         raise Unavailable("ledger-locked", f"{self.path}: another process keeps changing the file.")
 
+    def version(self) -> int:
+        """Return a number that changes when another connection has committed to the file, and at no commit of this one's."""
+        with errors_of(self.path):
+            return int(self.raw.execute("PRAGMA data_version").fetchone()[0])
+
     def _execute(self, statement: str, values: Sequence[Any]) -> Rows | None:
         """Return the rows; None where a file that was opened as immutable has changed meanwhile."""
         try:

@@ -13,19 +13,18 @@ from chaincode import contract
 from chaincode.checkpoints import Checkpoint
 from chaincode.entries import Entry
 from chaincode.ledgers.connection import DEFAULT_TIMEOUT, Connection, create_file
-from chaincode.ledgers.queries import Queries
-from chaincode.ledgers.storing import Judged, Store
+from chaincode.ledgers.storing import Held, Judged, Store
 from chaincode.log import EMPTY_ROOT
 from identity.errors import EvidenceError
 
 
-class Mirror(Queries):
+class Mirror(Held):
     """The mirror of a log in a file, open for what comes. As a context manager it closes."""
 
     def __init__(self, reads: Connection, replay: "_Replay") -> None:
         """For `open` only."""
-        super().__init__(reads.rows)
-        self._reads, self._replay = reads, replay
+        super().__init__(reads, replay)
+        self._replay = replay
 
     @classmethod
     def open(cls, path: Path, *, origin: str, timeout: float = DEFAULT_TIMEOUT) -> Self:
@@ -50,19 +49,6 @@ class Mirror(Queries):
         if entries:
             self._replay.extend(entries)
 
-    def close(self) -> None:
-        """Close the file; a second call does nothing."""
-        self._reads.close()
-        self._replay.close()
-
-    def __enter__(self) -> Self:
-        """Return the mirror itself."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close the file."""
-        self.close()
-
 
 class _Replay(Store):
     """The writing half."""
@@ -79,7 +65,7 @@ class _Replay(Store):
         self.write(lambda: self._judge(entries))
 
     def _judge(self, entries: Sequence[Entry]) -> Judged[None]:
-        verdicts, writes = contract.apply_all(entries, self._inside.get(contract.keys_of(entries)))
+        verdicts, writes = contract.apply_all(entries, self._recent.get(contract.keys_of(entries)))
         for entry, refusal in zip(entries, verdicts, strict=True):
             if refusal is not None:
                 message = f"The log holds entry {entry.id[:12]} ({entry.kind}), which the contract refuses: {refusal}"

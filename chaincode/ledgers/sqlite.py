@@ -14,8 +14,7 @@ from typing import Self
 from chaincode.checkpoints import Checkpoint, sign_checkpoint
 from chaincode.ledgers import DEFAULT_SKEW
 from chaincode.ledgers.connection import DEFAULT_TIMEOUT, Connection, create_file
-from chaincode.ledgers.queries import Queries
-from chaincode.ledgers.storing import check_head
+from chaincode.ledgers.storing import Held, check_head
 from chaincode.ledgers.writer import Clock, Outcome, Writer, open_all, verifying_threads
 from chaincode.log import EMPTY_ROOT
 from chaincode.notes import format_vkey
@@ -23,13 +22,12 @@ from identity.errors import UsageError
 from identity.keys import Signer
 
 
-class SqliteLedger(Queries):
+class SqliteLedger(Held):
     """A ledger in a file. Thread-safe. `create` makes one, `open` opens one; as a context manager it closes."""
 
     def __init__(self, reads: Connection, writer: Writer | None) -> None:
         """For `create` and `open` only."""
-        super().__init__(reads.rows)
-        self._reads = reads
+        super().__init__(reads, writer)
         self._writer = writer
         self._pool = None if writer is None else verifying_threads()
 
@@ -114,16 +112,6 @@ class SqliteLedger(Queries):
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
-        self._reads.close()
-        if self._writer is not None:
-            self._writer.close()
+        super().close()
         if self._pool is not None:
             self._pool.shutdown()
-
-    def __enter__(self) -> Self:
-        """Return the ledger itself."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close the file."""
-        self.close()

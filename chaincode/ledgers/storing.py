@@ -3,14 +3,15 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import NamedTuple, Self, TypeVar
 
 from chaincode import state
 from chaincode.checkpoints import Checkpoint, open_checkpoint, parse_checkpoint
 from chaincode.entries import Entry
 from chaincode.ledgers.connection import Connection
 from chaincode.ledgers.queries import Queries
+from chaincode.ledgers.recent import Recent
 from chaincode.ledgers.tables import errors_of, facet_of, segment_of, subjects_of
 from chaincode.log import Frontier, consistency_proof, leaf_hash, node_position, verify_consistency
 from chaincode.notes import parse_vkey
@@ -22,16 +23,26 @@ Judged = tuple[_Result, list[Entry], dict[str, bytes]]
 """What a writer answers, the entries to store, and what they write."""
 
 
+class _End(NamedTuple):
+    """How a log ends: the edge of its tree, the note of its head, and the latest time that an entry states (UTC seconds)."""
+
+    frontier: Frontier
+    note: str
+    latest: int
+
+
 class Store(ABC):
     """The one place that writes a ledger file, under its write lock."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._inside = Queries(connection.rows)
+        self._recent = Recent(connection, self._inside.get)
         self._numbers: dict[str, int] = {}  # of texts in `name`, whose rows never change
         try:
-            self._note = self._inside.checkpoint()
-            self._checkpoint, self._frontier = check_head(self._inside)
+            note = self._inside.checkpoint()
+            self._checkpoint, frontier = check_head(self._inside)
+            self._end = _End(frontier, note, self._latest())
         except BaseException:
             connection.close()
             raise
@@ -42,6 +53,18 @@ class Store(ABC):
 
     def close(self) -> None:
         self._connection.close()
+
+    def recent(self, keys: Collection[str]) -> dict[str, bytes | None] | None:
+        """Return the state under each key where nothing need be read for it: see `Recent.known`; else None.
+
+        None too while a submission is under way, whose end is not waited for.
+        """
+        if not self._connection.lock.acquire(blocking=False):
+            return None
+        try:
+            return self._recent.known(keys)
+        finally:
+            self._connection.lock.release()
 
     def write(self, judge: Callable[[], Judged[_Result]]) -> _Result:
         """Have a batch judged while nobody else writes, and store what is accepted. Raises as `SqliteLedger.submit`."""
@@ -57,13 +80,15 @@ class Store(ABC):
                     return outcomes
                 with errors_of(self._connection.path):
                     numbers = self._number(accepted)
-                    frontier, note = self._store(accepted, writes, numbers)
+                    end = self._store(accepted, writes, numbers)
+                self._recent.keep(writes)  # before the commit: after it, an interrupt would leave what was before
                 with errors_of(self._connection.path, committing=True):
                     raw.execute("COMMIT")
+                self._end, self._numbers = end, numbers
             except BaseException:
+                self._recent.forget()
                 self._abandon()
                 raise
-            self._frontier, self._note, self._numbers = frontier, note, numbers
             return outcomes
 
     def _abandon(self) -> None:
@@ -74,24 +99,27 @@ class Store(ABC):
 
     def _catch_up(self) -> None:
         """Take over the head that another process has left since the last turn; its tree must extend ours."""
+        if self._recent.hold():
+            return
+        self._recent.renew()
         note = self._inside.checkpoint()
-        if note == self._note:
+        if note == self._end.note:
             return
         checkpoint, frontier = check_head(self._inside)
-        old = self._frontier.size
+        old, ours = self._end.frontier.size, self._end.frontier.root()
         if old:
             path = consistency_proof(old, checkpoint.size, self._inside.node) if old <= checkpoint.size else []
-            verify_consistency(old, checkpoint.size, self._frontier.root(), checkpoint.root, path)
-        self._frontier, self._note = frontier, note
+            verify_consistency(old, checkpoint.size, ours, checkpoint.root, path)
+        self._end = _End(frontier, note, self._latest())
 
-    def _store(
-        self, accepted: Sequence[Entry], writes: dict[str, bytes], numbers: Mapping[str, int]
-    ) -> tuple[Frontier, str]:
-        """Write a batch and its head into the open transaction; return the new edge of the tree and the checkpoint."""
-        raw, frontier, numbered = self._connection.raw, self._frontier.copy(), enumerate(accepted, self._frontier.size)
+    def _store(self, accepted: Sequence[Entry], writes: dict[str, bytes], numbers: Mapping[str, int]) -> _End:
+        """Write a batch and its head into the open transaction; return how the log ends with them.
+
+        Of `writes` those that are columns of the entries are taken out: what is left is what the table `state` holds.
+        """
+        raw, frontier, latest = self._connection.raw, self._end.frontier.copy(), self._end.latest
         nodes, entries, facets, subjects = [], [], [], []
-        latest = self._latest()
-        for index, entry in numbered:
+        for index, entry in enumerate(accepted, frontier.size):
             nodes += frontier.append(leaf_hash(entry.envelope))
             entries.append((index, bytes.fromhex(entry.id), writes.pop(state.entry_key(entry.id)), entry.envelope))
             facet, latest = facet_of(entry), max(latest, entry.at)
@@ -105,7 +133,7 @@ class Store(ABC):
         raw.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", sorted(writes.items()))
         note = self.head_of(Checkpoint(self._checkpoint.origin, frontier.size, frontier.root()))
         raw.execute("UPDATE checkpoint SET note = ? WHERE one = 1", (note,))
-        return frontier, note
+        return _End(frontier, note, latest)
 
     def _latest(self) -> int:
         """Return the latest time that an entry states, 0 where there is none."""
@@ -124,6 +152,34 @@ class Store(ABC):
         self._connection.raw.executemany("INSERT INTO name VALUES (?, ?)", [(n, text) for text, n in new.items()])
         kept = self._numbers if len(self._numbers) < _NUMBERS else {}
         return {**kept, **numbers, **new}
+
+
+class Held(Queries):
+    """A ledger file that is open for questions, and for writing where it has a store. As a context manager it closes."""
+
+    def __init__(self, reads: Connection, store: Store | None) -> None:
+        """Answer over a connection of its own: a question does not wait for a submission."""
+        super().__init__(reads.rows)
+        self._reads, self._store = reads, store
+
+    def get(self, keys: Collection[str]) -> dict[str, bytes | None]:
+        """Return the state under each key, as `Queries.get` does; without asking the file what the store knows of it."""
+        recent = None if self._store is None else self._store.recent(keys)
+        return super().get(keys) if recent is None else recent
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        self._reads.close()
+        if self._store is not None:
+            self._store.close()
+
+    def __enter__(self) -> Self:
+        """Return the ledger itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+        self.close()
 
 
 def check_head(queries: Queries) -> tuple[Checkpoint, Frontier]:

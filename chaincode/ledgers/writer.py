@@ -67,7 +67,7 @@ class Writer(Store):
         accepted: list[Entry] = []
         for (i, entry), verdict in zip(judged, verdicts, strict=True):
             if verdict is None:
-                known[entry.id] = self._frontier.size + len(accepted)
+                known[entry.id] = self._end.frontier.size + len(accepted)
                 accepted.append(entry)
             # Twice in one batch: the second one answers with the receipt of the first.
             outcomes[i] = Receipt(entry.id, known[entry.id]) if entry.id in known else verdict
@@ -76,7 +76,7 @@ class Writer(Store):
     def _values(self, new: Sequence[Entry]) -> dict[str, bytes | None]:
         """Return what the contract asks for about entries that the ledger does not hold, in one read."""
         absent = dict.fromkeys(state.entry_key(entry.id) for entry in new)
-        return {**absent, **self._inside.get((contract.keys_of(new) | {state.FEDERATION}) - absent.keys())}
+        return {**absent, **self._recent.get((contract.keys_of(new) | {state.FEDERATION}) - absent.keys())}
 
     def _check_signer(self, checkpoint: Checkpoint) -> None:
         """Refuse a signer whose signatures are not those of the ledger's key (UsageError ledger-wrong-key)."""

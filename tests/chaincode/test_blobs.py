@@ -23,6 +23,7 @@ from chaincode.blobs import (
     parse_header,
     root_of,
 )
+from identity import canonical
 from identity.errors import EvidenceError
 from tests.chaincode.test_update_oracle import header, plain_root
 
@@ -102,6 +103,12 @@ def test_headers_survive_a_round_trip(head: Header, body: bytes) -> None:
     line = format_header(head)
     assert len(line) <= HEADER_LIMIT
     assert parse_header(memoryview(line + body)) == (head, len(line))
+
+
+@given(st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=196), NUMBERS)
+def test_a_header_line_is_canonical_json_whatever_the_did(text: str, number: int) -> None:
+    head = header(member=f"did:{text}", length=number)
+    assert format_header(head) == canonical.dumps(asdict(head)) + b"\n"
 
 
 BAD_FIELDS: list[tuple[str, Any]] = [

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Packs: every blob comes back, and no bytes of a pack do harm."""
 
+import re
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -13,6 +14,7 @@ from chaincode import packs
 from chaincode.blobs import BlobStore
 from chaincode.chunks import chunk_root
 from chaincode.packs import Packs, read_index, write_packs
+from identity import canonical
 from identity.errors import EvidenceError
 
 BLOBS = [(chunk_root(blob), blob) for blob in (b"one", b"", b"three" * 100, b"four\n")]
@@ -115,3 +117,40 @@ def test_changed_bytes_are_refused_or_change_a_blob_only(
         for place in read_index(path).values():
             with place.open() as data:
                 assert len(data) == place.size
+
+
+def test_a_line_is_canonical_json(tmp_path: Path) -> None:
+    (path,) = write_packs(tmp_path, BLOBS, fsync=False)
+    line = canonical.dumps([[digest, len(blob)] for digest, blob in BLOBS]) + b"\n"
+    assert path.read_bytes() == line + b"".join(blob for _, blob in BLOBS)
+    assert path.name == f"{sha256(line).hexdigest()}.pack"
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([D, "b" * 64, "A" * 64]), st.integers(-1, packs.SMALL + 1)), max_size=4),
+    st.data(),
+)
+def test_a_first_line_is_read_exactly_where_it_is_canonical(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, int]], data: st.DataObject
+) -> None:
+    """The pattern and the parser of canonical JSON say the same of every line."""
+    line = bytearray(canonical.dumps([list(row) for row in rows]))
+    if data.draw(st.booleans()):
+        at = data.draw(st.integers(0, len(line)))
+        line[at : at + data.draw(st.integers(0, 2))] = data.draw(
+            st.sampled_from([b"", b" ", b",", b"[", b"]", b"0", b'"', b"\n"])
+        )
+    stated = sum(max(0, size) for _, size in rows)
+    path = forged(tmp_path_factory.mktemp("packs"), bytes(line) + b"\n" + bytes(stated))
+    try:
+        value = canonical.loads(bytes(line), limit=packs.LINE_LIMIT, depth=2)
+        good = all(type(n) is int and 0 <= n <= packs.SMALL and re.fullmatch("[0-9a-f]{64}", d) for d, n in value)
+        good = good and sum(n for _, n in value) == stated
+    except (EvidenceError, TypeError, ValueError):
+        good = False
+    try:
+        read_index(path)
+    except EvidenceError:
+        assert not good
+    else:
+        assert good

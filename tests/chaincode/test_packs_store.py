@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Packs in a store, for a long time: broken ones, left-over ones, many of them, and such as move there whole."""
+
+import errno
+import os
+from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from chaincode import packs
+from chaincode.blobs import BlobStore
+from chaincode.chunks import chunk_root
+from chaincode.packs import Packs, Place, write_packs
+from identity import canonical
+from identity.errors import EvidenceError
+from tests.chaincode.test_packs import BLOBS, D, forged
+
+
+def test_a_pack_that_cannot_be_read_is_named_once_and_the_others_serve(tmp_path: Path) -> None:
+    (one, first), *others = BLOBS
+    (path,) = write_packs(tmp_path / "packs", [(one, first)], fsync=False)
+    write_packs(tmp_path / "packs", others, fsync=False)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    said: list[str] = []
+    store = BlobStore(tmp_path, fsync=False, warn=said.append)
+    for _ in range(2):
+        assert store.find([digest for digest, _ in BLOBS]).keys() == dict(others).keys()
+        with pytest.raises(EvidenceError) as missing, store.open(one):
+            pass
+        assert missing.value.code == "blob-missing"
+    (text,) = said
+    assert str(path) in text
+    assert "pack-malformed" in text
+    path.write_bytes(whole)  # restored from a copy
+    assert store.has(one)
+
+
+def test_a_run_is_told_what_to_do_about_a_broken_pack(tmp_path: Path) -> None:
+    forged(tmp_path, b"")
+    with pytest.warns(RuntimeWarning, match="pack-malformed.*missing.*Next: fedledger audit verify"):
+        assert not Packs(tmp_path).find([D])
+
+
+def test_what_this_process_lacks_is_not_blamed_on_a_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_packs(tmp_path, BLOBS, fsync=False)
+
+    def none_left(path: Path) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(packs, "mapped", none_left)
+    with pytest.raises(OSError, match="Too many"):
+        Packs(tmp_path).find([D])
+
+
+def test_a_blobs_own_file_goes_before_packs_for_every_reader(tmp_path: Path) -> None:
+    """So what is stored anew in the place of damaged bytes is what is found."""
+    digest, body = BLOBS[2]
+    store = BlobStore(tmp_path, fsync=False)
+    store.put_small(BLOBS)
+    (pack,) = (tmp_path / "packs").iterdir()
+    pack.write_bytes(pack.read_bytes().replace(b"three", b"THREE"))
+    store.put(body, digest)
+    for reader in (store, BlobStore(tmp_path)):
+        assert reader.find([digest]) == {digest: Place(str(store.path(digest)))}
+        with reader.open(digest) as opened, reader.find([digest])[digest].open() as found:
+            assert opened == found == body
+
+
+def test_few_rows_stay_in_memory_and_all_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packs, "ROWS", 4)
+    monkeypatch.setattr(packs, "_PREFIX", 1)  # many digests begin alike
+    blobs = [(chunk_root(b"%d" % n), b"%d" % n) for n in range(200)]
+    for first in range(0, 200, 3):
+        write_packs(tmp_path, blobs[first : first + 3], fsync=False)
+    reader = Packs(tmp_path)
+    for digest, blob in [*blobs, *reversed(blobs)]:
+        with reader.find([digest])[digest].open() as data:
+            assert data == blob
+    assert reader.find(dict(blobs)).keys() == dict(blobs).keys()
+    assert not reader.find([D])
+    assert len(reader._recent) <= 4
+
+
+def test_what_others_add_is_looked_for_once_where_that_is_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker's round costs the same however many packs there are."""
+    looked: list[Path] = []
+    list_folder = os.listdir
+
+    def counting(folder: Path) -> list[str]:
+        looked.append(folder)
+        return list_folder(folder)
+
+    monkeypatch.setattr(os, "listdir", counting)
+    write_packs(tmp_path, BLOBS, fsync=False)
+    reader = Packs(tmp_path)
+    for _ in range(3):
+        reader.find([D], look=False)
+    assert len(looked) == 1
+    reader.find([D])
+    assert len(looked) == 2
+
+
+def test_what_a_killed_writer_left_is_removed_and_what_somebody_writes_is_not(tmp_path: Path) -> None:
+    folder = tmp_path / "packs"
+    folder.mkdir()
+    left, young = (folder / f".{D}.pack.{n * 16}" for n in "01")
+    for path in (left, young, folder / ".notes", folder / "thesis.pack.old"):
+        path.write_bytes(b"half")
+        os.utime(path, (1, 1))
+    (folder / f".{D}.pack.{'2' * 16}").symlink_to(left)
+    os.utime(young)
+    BlobStore(tmp_path, fsync=False).put_small(BLOBS)
+    assert {path.name for path in folder.iterdir()} - {path.name for path in folder.glob("*.pack")} == {
+        young.name, ".notes", "thesis.pack.old", f".{D}.pack.{'2' * 16}",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("fsync", [True, False])
+def test_a_pack_that_is_nothing_but_the_blobs_moves(tmp_path: Path, fsync: bool) -> None:
+    (source,) = write_packs(tmp_path / "box", BLOBS, fsync=False)
+    whole = source.read_bytes()
+    store = BlobStore(tmp_path / "blobs", fsync=fsync)
+    digests = [digest for digest, _ in BLOBS]
+    assert not store.adopt_pack(source, digests[1:]), "it holds one that nobody committed to"
+    assert not store.adopt_pack(source, [*digests, D]), "it lacks one"
+    other = source.with_name(f"{D}.pack")
+    other.write_bytes(whole)
+    assert not store.adopt_pack(other, digests), "its name says something else"
+    twice = canonical.dumps([[digest, len(blob)] for digest, blob in [BLOBS[0], *BLOBS]]) + b"\n"
+    longer = source.with_name(f"{sha256(twice).hexdigest()}.pack")
+    longer.write_bytes(twice + b"two" + b"".join(blob for _, blob in BLOBS))
+    assert not store.adopt_pack(longer, digests), "it holds bytes that nobody committed to"
+    source.write_bytes(whole[:-1])
+    assert not store.adopt_pack(source, digests)
+    assert not store.adopt_pack(source.with_name("nothing"), digests)
+    assert not store.find(digests)
+    source.write_bytes(whole)
+    assert store.adopt_pack(source, digests)
+    assert not source.exists()
+    for digest, blob in BLOBS:
+        with BlobStore(tmp_path / "blobs").open(digest) as data:
+            assert data == blob
+
+
+MEMORY = Path("/dev/shm")  # noqa: S108 - a second file system, not a place for temporary files
+
+
+@pytest.mark.skipif(not MEMORY.is_dir(), reason="needs a second file system")
+def test_a_pack_on_another_file_system_stays(tmp_path: Path) -> None:
+    with TemporaryDirectory(dir=MEMORY) as box:
+        (source,) = write_packs(Path(box), BLOBS, fsync=False)
+        assert not BlobStore(tmp_path).adopt_pack(source, [digest for digest, _ in BLOBS])
+        assert source.exists()
+
+
+def test_an_adopted_pack_outlives_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes before the name, and the name before anybody is told; the folder's own name once."""
+    synced: list[Path] = []
+    monkeypatch.setattr(packs, "sync", synced.append)
+    monkeypatch.setattr("chaincode.blobs.sync", synced.append)
+    store = BlobStore(tmp_path / "blobs")
+    for blob in BLOBS[:2]:
+        (source,) = write_packs(tmp_path / "box", [blob], fsync=False)
+        assert store.adopt_pack(source, [blob[0]])
+        assert synced[-2:] == [source, tmp_path / "blobs" / "packs"]
+    assert synced.count(tmp_path / "blobs") == 1

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What becomes of packs that are delivered: moved where nothing else is in them, and found again whoever asks."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from chaincode.blobs import BlobStore
+from chaincode.packs import read_index, write_packs
+from coordinator.ports import Delivery
+from coordinator.worker import Worker
+from tests.coordinator.test_cluster_worker import Round
+
+
+@pytest.fixture
+def first(tmp_path: Path) -> Round:
+    return Round(tmp_path)
+
+
+def packed(of: Round) -> tuple[Path, list[Delivery]]:
+    """The round's deliveries, all of them in one pack and nothing else in it."""
+    blobs = [(d.commitment.digest, Path(d.place.path).read_bytes()) for d in of.deliveries]
+    (pack,) = write_packs(of.folder / "shared", blobs, fsync=False)
+    index = read_index(pack)
+    return pack, [Delivery(d.commitment, index[d.commitment.digest]) for d in of.deliveries]
+
+
+def kept(of: Round) -> list[Path]:
+    return sorted(path for path in (of.folder / "blobs").rglob("*") if path.is_file())
+
+
+def test_a_pack_of_nothing_but_verified_updates_moves_into_the_store(first: Round) -> None:
+    pack, deliveries = packed(first)
+    inode, whole = pack.stat().st_ino, pack.read_bytes()
+    verdicts, total = first.worker.sum(deliveries)
+    assert set(verdicts.values()) == {""}
+    assert total is not None
+    (moved,) = kept(first)
+    assert (moved.stat().st_ino, moved.name, moved.read_bytes()) == (inode, pack.name, whole)
+    assert not pack.exists()
+    for worker in (first.worker, Worker(first.settings)):  # asked for again
+        verdicts, again = worker.sum(deliveries)
+        assert set(verdicts.values()) == {""}
+        assert again is not None
+        assert again.tobytes() == total.tobytes()
+    assert kept(first) == [moved]
+
+
+def test_one_bad_update_keeps_its_pack_out_of_the_store(first: Round) -> None:
+    pack, deliveries = packed(first)
+    data = bytearray(pack.read_bytes())
+    data[-1] ^= 1
+    pack.write_bytes(data)
+    verdicts, _ = first.worker.sum(deliveries)
+    assert sorted(verdicts.values()) == ["", "", "", "", "update-digest"]
+    assert pack.exists()
+    store = BlobStore(first.folder / "blobs")
+    assert [store.has(d.commitment.digest) for d in deliveries] == [
+        not verdicts[d.commitment.member] for d in deliveries
+    ]
+
+
+def test_damaged_bytes_in_a_stored_pack_are_hidden_by_good_ones(first: Round) -> None:
+    pack, deliveries = packed(first)
+    whole = pack.read_bytes()
+    first.worker.sum(deliveries)
+    (moved,) = kept(first)
+    data = bytearray(whole)
+    data[-1] ^= 1
+    moved.write_bytes(data)
+    pack.write_bytes(whole)  # the site delivers once more, to whoever started meanwhile
+    last = max(deliveries, key=lambda delivery: delivery.place.offset)
+    assert Worker(first.settings).sum([last])[0] == {last.commitment.member: ""}
+    store = BlobStore(first.folder / "blobs")
+    digest, place = last.commitment.digest, store.find([last.commitment.digest])
+    with store.open(digest) as opened, place[digest].open() as found:
+        assert opened == found == whole[last.place.offset :]
+
+
+def test_a_copied_update_is_kept_once(first: Round) -> None:
+    """A digest is public: another member may commit to it too, and name the same bytes."""
+    _, deliveries = packed(first)
+    thief = replace(deliveries[0].commitment, member="did:key:thief")
+    verdicts, _ = first.worker.sum([*deliveries, Delivery(thief, deliveries[0].place)])
+    assert verdicts.pop("did:key:thief") == "update-header"
+    assert set(verdicts.values()) == {""}
+    (moved,) = kept(first)
+    assert len(read_index(moved)) == len(deliveries)
+
+
+def test_a_round_does_not_list_the_packs_of_those_before(first: Round, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, deliveries = packed(first)
+    first.worker.sum(deliveries[:1])
+    listed, list_folder = [], os.listdir
+
+    def counting(folder: str) -> list[str]:
+        listed.append(Path(folder).name)
+        return list_folder(folder)
+
+    monkeypatch.setattr(os, "listdir", counting)
+    first.worker.sum(deliveries[1:3])
+    first.worker.sum(deliveries[3:])
+    assert "packs" not in listed
