@@ -9,11 +9,17 @@ Of a federation on a Fabric channel, ``blocks/<number>`` are the raw blocks from
 ``entries.jsonl``; ``checkpoint`` is the log's head, which members may have cosigned.
 """
 
-import re
-from collections.abc import Iterator
+from __future__ import annotations
 
-from chaincode.entries import Entry
+import re
+from typing import TYPE_CHECKING
+
 from chaincode.trust import KEY_FILE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from chaincode.entries import Entry
 
 CHECKPOINT = "checkpoint"
 ENTRIES = "entries.jsonl"

@@ -11,6 +11,7 @@ them. Names are those of ``chaincode.artefacts``; nothing is ever unpacked. The 
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -20,6 +21,7 @@ from typing import BinaryIO, Final, NoReturn
 from chaincode import artefacts
 from chaincode.files import mapped, replacing
 from chaincode.notes import MAX_NOTE_BYTES
+from chaincode.threads import CORES
 from identity import canonical
 from identity.envelope import ENVELOPE_LIMIT
 from identity.errors import EvidenceError
@@ -34,6 +36,7 @@ _RECORD: Final = re.compile(
 )
 _LINE: Final = re.compile(rb"[^\n]*\n")
 _PIECE: Final = 1 << 20
+_LARGE: Final = 1 << 16  # bytes of a body that is worth a thread
 
 Body = AbstractContextManager[Iterable[memoryview | bytes]]
 
@@ -54,14 +57,23 @@ class Bundle:
     def __init__(self, view: memoryview, files: dict[str, File]) -> None:
         """For ``open_bundle`` only."""
         self._view, self.files = view, files
+        self._ahead: dict[str, Future[bool]] = {}
 
     def body(self, name: str) -> memoryview | None:
         """A file's bytes, None where the bundle has no such file. NOT verified: ``altered`` does that."""
         file = self.files.get(name)
         return None if file is None else self._view[file.offset : file.offset + file.length]
 
+    def hash_ahead(self, pool: Executor) -> None:
+        """Have large bodies hashed from now on, the largest first, so that nobody waits for one at the end."""
+        large = sorted((f for f in self.files.values() if f.length >= _LARGE), key=lambda file: -file.length)
+        self._ahead = {file.name: pool.submit(self._differs, file) for file in large}
+
     def altered(self, file: File) -> bool:
-        """Whether a file's bytes are not those of the index."""
+        """Whether a file's bytes are not those of the index; what is hashed ahead is waited for."""
+        return self._ahead[file.name].result() if file.name in self._ahead else self._differs(file)
+
+    def _differs(self, file: File) -> bool:
         return sha256(self._view[file.offset : file.offset + file.length]).hexdigest() != file.sha256
 
     @property
@@ -109,14 +121,25 @@ def is_bundle(path: Path) -> bool:
 
 
 @contextmanager
-def open_bundle(path: Path) -> Iterator[Bundle]:
+def open_bundle(path: Path, *, ahead: bool = False) -> Iterator[Bundle]:
     """Open a bundle: its index is checked and accounts for every byte; the bodies are not yet verified.
+
+    With ``ahead`` threads hash the large ones from now on, while the caller does other things.
 
     Raises EvidenceError: bundle-index, bundle-version, bundle-name, bundle-order, bundle-missing (a file that every
     bundle has), bundle-length, file-not-regular; OSError where the file cannot be opened.
     """
     with mapped(path, follow_links=True) as view:
-        yield parse_bundle(view)
+        bundle = parse_bundle(view)
+        if not ahead:
+            yield bundle
+            return
+        pool = ThreadPoolExecutor(CORES)
+        try:
+            bundle.hash_ahead(pool)
+            yield bundle
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def parse_bundle(view: memoryview) -> Bundle:

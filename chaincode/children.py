@@ -12,9 +12,10 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from itertools import cycle
+from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
+from select import POLLIN, poll
 from threading import Thread
 from typing import IO, Any, Generic, TypeVar
 
@@ -23,6 +24,7 @@ T = TypeVar("T")
 
 CORES = min(8, os.cpu_count() or 1)
 _AHEAD = 3  # batches that a child has before it, so that it never waits for the caller
+_ROOM = 12  # batches for each child that are under way or done, and not asked for yet
 _HEAD = 8  # bytes of a frame's length
 _ROOT = str(Path(__file__).resolve().parents[1])
 
@@ -35,32 +37,45 @@ def in_children(
     rows: Callable[[B, Any], list[T]],
     here: Callable[[B], list[T]],
 ) -> Iterator[T]:
-    """What `count` children make of batches, in their order. `module` is the child's name and its arguments.
+    """What `count` processes make of batches, in their order: children, and this one whenever it would have to wait for
+    them. `module` is the child's name and its arguments.
 
     `rows` reads a child's answer to a batch, and raises TypeError or ValueError for what is none; `here` does the
     child's work in this process.
     """
-    children = [_Child(module, rows, here) for _ in range(count)]
+    source = iter(batches)
+    children = [_Child(module, rows, here) for _ in range(max(1, count - 1))]
+    under_way = deque[tuple[_Child[B, T], B] | list[T]]()
     try:
-        turns, under_way = cycle(children), deque[tuple[_Child[B, T], B]]()
-        for batch, child in zip(batches, turns, strict=False):
-            child.send(batch)
-            under_way.append((child, batch))
-            if len(under_way) >= _AHEAD * len(children):
-                first, sent = under_way.popleft()
-                yield from first.receive(sent)
-        for child, batch in under_way:
-            yield from child.receive(batch)
+        while True:
+            for child in children:
+                for batch in islice(source, _AHEAD - child.waiting):
+                    child.send(batch)
+                    under_way.append((child, batch))
+            if not under_way:
+                return
+            first = under_way.popleft()
+            if isinstance(first, tuple):
+                child, sent = first
+                while len(under_way) < _ROOM * len(children) and not child.ready():
+                    done = [here(batch) for batch in islice(source, 1)]
+                    if not done:
+                        break
+                    under_way += done
+                first = child.receive(sent)
+            yield from first
     finally:
         for child in children:
             child.end()
 
 
 class _Child(Generic[B, T]):
-    """A process that reads batches."""
+    """A process that reads batches. ``waiting`` counts those that it was sent and that were not received."""
 
     def __init__(self, module: Sequence[str], rows: Callable[[B, Any], list[T]], here: Callable[[B], list[T]]) -> None:
         self._rows, self._here = rows, here
+        self.waiting = 0
+        self._answers = poll()
         path = os.pathsep.join([_ROOT, *filter(None, sys.path)])
         # -P: nothing is imported from the working folder.
         command = [sys.executable, "-P", "-B", "-m", *module]
@@ -72,15 +87,23 @@ class _Child(Generic[B, T]):
             )  # fmt: skip
         except OSError:  # no memory for a process
             return
+        if self._process.stdout is not None:
+            self._answers.register(self._process.stdout, POLLIN)
 
     def send(self, batch: B) -> None:
+        self.waiting += 1
         if self._process is not None and self._process.stdin is not None:
             try:
                 write_frame(self._process.stdin, batch)
             except OSError:  # it has ended
                 self.end()
 
+    def ready(self) -> bool:
+        """Whether `receive` will not have to wait for the child."""
+        return self._process is None or bool(self._answers.poll(0))
+
     def receive(self, batch: B) -> list[T]:
+        self.waiting -= 1
         if self._process is not None and self._process.stdout is not None:
             # Something else in its output, a greeting of the interpreter's site, is no frame, whatever is made of it.
             with suppress(OSError, EOFError, ValueError, TypeError, OverflowError, MemoryError):
@@ -100,7 +123,8 @@ class _Child(Generic[B, T]):
 def write_frame(pipe: IO[bytes], value: Any) -> None:
     """Send a value."""
     frame = marshal.dumps(value)
-    pipe.write(len(frame).to_bytes(_HEAD, "big") + frame)
+    pipe.write(len(frame).to_bytes(_HEAD, "big"))
+    pipe.write(frame)
     pipe.flush()
 
 

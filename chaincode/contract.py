@@ -10,11 +10,13 @@ comes back; nothing else writes the ledger's state.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from chaincode import state
 from chaincode.entries import Entry
 from chaincode.rules import agreements, members, results, rounds
-from chaincode.state import Present, View
+from chaincode.state import Present
+from chaincode.views import View, encode_all
 from identity.errors import Rejected
 
 
@@ -63,7 +65,11 @@ def apply(entry: Entry, values: Mapping[str, bytes | None]) -> dict[str, bytes]:
     Raises:
         Rejected: the rules refuse the entry; nothing is to be written.
     """
-    view = View(values)
+    return encode_all(judge(entry, View(values)))
+
+
+def judge(entry: Entry, view: View) -> dict[str, Any]:
+    """As ``apply``, for a caller that keeps values as they are: the view may hold some of them so, and the writes all are."""
     present = state.entry_key(entry.id)
     if view.get(Present, present) is not None:
         raise Rejected("duplicate-entry", f"Entry {entry.id[:12]} is on the ledger already.")
@@ -79,19 +85,19 @@ def apply_all(
 
     ``values`` holds the keys of all entries. Every host runs this, so a batch means the same everywhere.
     """
-    overlay: dict[str, bytes | None] = dict(values)
+    overlay: dict[str, Any] = dict(values)
     outcomes: list[Rejected | None] = []
-    writes: dict[str, bytes] = {}
+    writes: dict[str, Any] = {}
     for entry in entries:
         try:
-            written = apply(entry, {key: overlay[key] for key in keys(entry)})
+            written = judge(entry, View({key: overlay[key] for key in keys(entry)}))
         except Rejected as refusal:
             outcomes.append(refusal)
             continue
         overlay.update(written)
         writes.update(written)
         outcomes.append(None)
-    return outcomes, writes
+    return outcomes, encode_all(writes)
 
 
 def keys_of(entries: Sequence[Entry]) -> frozenset[str]:

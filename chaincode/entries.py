@@ -7,10 +7,10 @@ SHA-256 of the payload; the leaf of the log is the envelope, whose canonical for
 
 import hashlib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cache
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import Any, NamedTuple
 
 from chaincode import schema
 from chaincode.kinds import KINDS, Kind
@@ -24,11 +24,11 @@ PREFIX, SUFFIX = "urn:fedledger:", ":v1"
 LIMIT = 64 * 1024
 LARGE_LIMIT = 1024 * 1024
 DEPTH = 12
+_REMEMBERED = 1 << 12  # spellings of a field
 _BEFORE_NAME = f'"predicateType":"{PREFIX}'
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A well-formed entry whose signature has been verified. Made of ``open_fields`` alone, here or by a child process of ours.
 
     ``member`` is the author's name, ``did`` the key that signed, ``at`` the author's UTC second; ``subjects`` maps names
@@ -42,7 +42,7 @@ class Entry:
     at: int
     subjects: Mapping[str, str]
     body: Mapping[str, Any]
-    envelope: bytes = field(repr=False)
+    envelope: bytes
 
     @property
     def federation(self) -> str:
@@ -113,16 +113,17 @@ def _read(payload: bytes) -> tuple[Kind, dict[str, str], dict[str, Any]]:
 
 
 def _read_flat(payload: bytes) -> tuple[Kind, dict[str, str], dict[str, Any]] | None:
-    """As ``_read``, at a third of its cost, for a payload whose predicate has plain values only, and objects of texts: a commitment and
-    most others.
+    """As ``_read``, at a third of its cost, for a payload whose predicate has plain values only, and lists and objects of
+    texts: a commitment and most others.
 
     None where the bytes are not of that form, whatever they are: then ``_read`` says.
     """
-    if len(payload) > LIMIT or not payload.isascii():
+    if len(payload) > LARGE_LIMIT or not payload.isascii():
         return None
     text = payload.decode("ascii")
-    kind = KINDS.get(text[text.find(_BEFORE_NAME) + len(_BEFORE_NAME) :].partition(":")[0])
-    if kind is None or kind.large:
+    start = text.find(_BEFORE_NAME) + len(_BEFORE_NAME)
+    kind = KINDS.get(text[start : text.find(":", start)])
+    if kind is None or (len(payload) > LIMIT and not kind.large):
         return None
     form = _form(kind.name)
     found = form.pattern.fullmatch(text)
@@ -130,17 +131,20 @@ def _read_flat(payload: bytes) -> tuple[Kind, dict[str, str], dict[str, Any]] | 
         return None
     groups = found.groups()
     try:
-        predicate: dict[str, Any] = dict(zip(form.fields, map(canonical.flat_value, groups), strict=False))
-    except ValueError:
+        # Whoever is given a list may change it, so none is remembered.
+        predicate = {
+            name: (read if spelled[0] in "[{" else remembered)(spelled)
+            for (name, read, remembered), spelled in zip(form.fields, groups, strict=False)
+        }
+    except (ValueError, EvidenceError):
         return None
-    kind.check(predicate, kind.name)
     digests = zip(form.subjects, groups[len(form.fields) :], strict=True)
     return kind, {name: digest for name, digest in digests if digest is not None}, predicate
 
 
 def _write_flat(kind: str, predicate: dict[str, Any], subjects: Mapping[str, str]) -> bytes | None:
     """The payload of a statement that ``_read_flat`` reads, and thereby checks; None for any other, sound or not."""
-    if kind not in KINDS or KINDS[kind].large:
+    if kind not in KINDS:
         return None
     written = canonical.dumps(predicate).decode("utf-8")
     listed = ",".join(f'{{"digest":{{"sha256":"{subjects[name]}"}},"name":"{name}"}}' for name in sorted(subjects))
@@ -149,14 +153,28 @@ def _write_flat(kind: str, predicate: dict[str, Any], subjects: Mapping[str, str
     return None if _read_flat(payload) is None else payload
 
 
+_Read = Callable[[str], Any]
+
+
 @dataclass(frozen=True, slots=True)
 class _Form:
     """The one canonical spelling of a kind's statements, as far as their predicate is flat: the groups are the values of
-    ``fields`` and the digests of ``subjects``."""
+    ``fields``, each with what reads it and what does so from memory, and the digests of ``subjects``."""
 
-    fields: tuple[str, ...]
+    fields: tuple[tuple[str, _Read, _Read], ...]
     subjects: tuple[str, ...]
     pattern: re.Pattern[str]
+
+
+def _reader(check: schema.Check) -> _Read:
+    """Reads and checks a field's spelling. Raises ValueError or EvidenceError."""
+
+    def read(text: str) -> Any:
+        value = canonical.flat_value(text)
+        check(value, "")
+        return value
+
+    return read
 
 
 @cache  # compiled when an entry of the kind is first read
@@ -171,7 +189,10 @@ def _form(name: str) -> _Form:
     )
     head, middle = re.escape(f'{{"_type":"{STATEMENT_TYPE}","predicate":'), re.escape(_BEFORE_NAME + name + SUFFIX)
     pattern = rf'{head}{canonical.flat_pattern(kind.fields)},{middle}","subject":\[{listed}\]\}}'
-    return _Form(tuple(sorted(kind.fields)), subjects, re.compile(pattern))
+    readers = ((name, _reader(kind.fields[name])) for name in sorted(kind.fields))
+    # Most spellings are met again: the same author, round or second.
+    fields = tuple((name, read, lru_cache(_REMEMBERED)(read)) for name, read in readers)
+    return _Form(fields, subjects, re.compile(pattern))
 
 
 def _check_statement(statement: Any, size: int) -> tuple[Kind, dict[str, str]]:

@@ -39,12 +39,12 @@ REVOCATIONS = ("left", "credential-revoked", "key-compromised", "misconduct")
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of entry: ``check`` judges its predicate, which has exactly ``fields``; ``subjects`` must all be there,
-    ``optional`` may; ``large`` ones may take 1 MiB."""
+    """One kind of entry: ``check`` judges its predicate, which has exactly ``fields``, each with its own check; ``subjects``
+    must all be there, ``optional`` may; ``large`` ones may take 1 MiB."""
 
     name: str
     check: Check
-    fields: tuple[str, ...]
+    fields: Mapping[str, Check]
     subjects: tuple[str, ...]
     optional: tuple[str, ...] = ()
     large: bool = False
@@ -55,7 +55,7 @@ def _kind(
 ) -> Kind:
     """A kind whose predicate has the author's three fields and ``fields``; the first subjects say where it belongs."""
     checks = {"member": did, "did": did, "at": seconds, **fields}
-    return Kind(name, obj(**checks), tuple(checks), subjects, optional, large)
+    return Kind(name, obj(**checks), checks, subjects, optional, large)
 
 
 def _named(reasons: tuple[str, ...]) -> Check:

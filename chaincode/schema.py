@@ -8,7 +8,8 @@ statement can never carry something that its reader does not look at.
 
 import re
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import islice
+from operator import lt
 from typing import Any, NoReturn
 
 from chaincode.notes import parse_vkey
@@ -169,7 +170,7 @@ def ascending(inner: Check, key: str | None = None) -> Check:
     def check(value: Any, path: Path) -> None:
         inner(value, path)
         names = value if key is None else [item[key] for item in value]
-        if any(a >= b for a, b in pairwise(names)):
+        if not all(map(lt, names, islice(names, 1, None))):
             refuse(path, "must be in strictly ascending order, each once")
 
     return check
@@ -177,7 +178,21 @@ def ascending(inner: Check, key: str | None = None) -> Check:
 
 def distinct_dids(*, least: int = 0, most: int = MAX_MEMBERS) -> Check:
     """DIDs in strictly ascending order."""
-    return ascending(array(did, least=least, most=most))
+    one_by_one = array(did, least=least, most=most)
+
+    def check(value: Any, path: Path) -> None:
+        # A round's entries name all its sites: together, unless one of them is to be refused by its place.
+        if not isinstance(value, list) or not least <= len(value) <= most or not _all_dids(value):
+            one_by_one(value, path)
+
+    return ascending(check)
+
+
+def _all_dids(values: list[Any]) -> bool:
+    try:
+        return set(map(type, values)) <= {str} and all(map(public_key_from_did, values))
+    except CredentialError:
+        return False
 
 
 def boolean(value: Any, path: Path) -> None:

@@ -5,9 +5,8 @@ One fact, one writer at a time: a commitment writes its own seat and nothing tha
 A value is stored as canonical JSON, so that every host holds the same bytes.
 """
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from chaincode.values import Codec
 
@@ -166,8 +165,7 @@ class Head:
     spent: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Seat:
+class Seat(NamedTuple):  # there are as many as commitments, and a tuple costs least to make, and the collector nothing
     """One site's place in an attempt: open, committed, declined, in or out.
 
     ``update``, ``size`` (bytes) and ``examples`` (its weight) are the commitment's; ``reason`` says why it is out or
@@ -180,6 +178,10 @@ class Seat:
     examples: int = 0
     reason: str = ""
     claim: str = ""
+
+    def moved(self, state: str, reason: str = "") -> "Seat":
+        """The same seat after a transition that its commitment outlasts."""
+        return Seat(state, self.update, self.size, self.examples, reason or self.reason, self.claim)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,30 +238,3 @@ def decode(cls: type[Value], data: bytes) -> Value:
 
 _CLASSES = (Present, Federation, Member, DidOwner, Terms, Party, Head, Seat, Result, Release, Attestation)
 _CODECS: dict[type[Any], Codec] = {cls: Codec(cls) for cls in _CLASSES}
-
-
-class View:
-    """The values that one entry may read and has written; reading any other key is a fault of the contract's code."""
-
-    __slots__ = ("_values", "writes")
-
-    def __init__(self, values: Mapping[str, bytes | None]) -> None:
-        self._values = values
-        self.writes: dict[str, bytes] = {}
-
-    def get(self, cls: type[Value], key: str) -> Value | None:
-        """The value under ``key``, None where there is none."""
-        data = self._values[key]
-        return None if data is None else _CODECS[cls].decode(data)
-
-    def put(self, key: str, value: Any) -> None:
-        """Write a value; it must be among the keys that the entry declared."""
-        self.put_each((key,), value)
-
-    def put_each(self, keys: Iterable[str], value: Any) -> None:
-        """Write the same value under several keys, each of them declared."""
-        data = _CODECS[type(value)].encode(value)
-        for key in keys:
-            if key not in self._values:
-                raise KeyError(key)
-            self.writes[key] = data

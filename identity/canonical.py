@@ -38,11 +38,12 @@ _ENCODER: Final = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"), check_circular=False
 )
 
-# How canonical JSON spells a scalar that needs no second look: an integer of up to 15 digits, printable ASCII without
-# an escape. It is a part of what canonical JSON allows; everything else is for `loads`.
+# How canonical JSON spells a value that needs no second look: an integer of up to 15 digits, printable ASCII without
+# an escape, and lists and objects of such texts. It is a part of what canonical JSON allows; everything else is for `loads`.
 _TEXT: Final = r'"[ !#-\[\]-~]*+"'
 _TEXTS: Final = rf"\{{(?:{_TEXT}:{_TEXT}(?:,(?=\")|(?=\}})))*+\}}"
-_SCALAR: Final = rf"null|true|false|0|-?[1-9][0-9]{{0,14}}|{_TEXT}|{_TEXTS}"
+_LIST: Final = rf"\[(?:{_TEXT}(?:,(?=\")|(?=\])))*+\]"
+_FLAT: Final = rf"null|true|false|0|-?[1-9][0-9]{{0,14}}|{_TEXT}|{_LIST}|{_TEXTS}"
 _PAIRS: Final = re.compile(r'"([^"]*)":"([^"]*)"')
 _WORDS: Final = {"null": None, "true": True, "false": False}
 
@@ -79,19 +80,21 @@ def loads(data: bytes, *, limit: int = SIZE_LIMIT, depth: int = DEPTH_LIMIT) -> 
 
 
 def flat_pattern(names: Collection[str]) -> str:
-    """A regular expression for an object with exactly these ASCII keys, whose values are plain scalars or objects of plain
-    texts, as `loads` would read it.
+    """A regular expression for an object with exactly these ASCII keys, whose values are plain scalars, or lists or objects
+    of plain texts, as `loads` would read it.
 
     One group for each key, in ascending order of the keys; `flat_value` reads a group. What matches, and has groups that
     can all be read, is canonical by its shape: one match does what parsing, writing and comparing do. The rest is for `loads`.
     """
-    return r"\{" + ",".join(f"{re.escape(_ENCODER.encode(name))}:({_SCALAR})" for name in sorted(names)) + r"\}"
+    return r"\{" + ",".join(f"{re.escape(_ENCODER.encode(name))}:({_FLAT})" for name in sorted(names)) + r"\}"
 
 
-def flat_value(text: str) -> str | int | bool | dict[str, str] | None:
+def flat_value(text: str) -> str | int | bool | list[str] | dict[str, str] | None:
     """The value that a group of `flat_pattern` holds. Raises ValueError where an object's keys do not ascend."""
     if text[0] == '"':
         return text[1:-1]
+    if text[0] == "[":
+        return text[2:-2].split('","') if len(text) > 2 else []
     if text[0] == "{":
         pairs = _PAIRS.findall(text)
         if any(before >= after for (before, _), (after, _) in pairwise(pairs)):
@@ -121,13 +124,15 @@ def b64decode(text: str) -> bytes:
     """The bytes of standard base64. Raises EvidenceError(base64-not-canonical) unless it equals its
     re-encoding.
 
-    The strict mode lets unused bits pass; the comparison does not.
+    The strict mode lets unused bits pass, in the last four characters; the comparison does not.
     """
     try:
         data = binascii.a2b_base64(text, strict_mode=True)
     except ValueError:
         _refuse_base64()
-    if b64encode(data) != text:
+    whole = len(data) // 3
+    # So many characters for so many bytes: none but the last four can be anything else than six bits of them.
+    if b64encode(data[3 * whole :]) != text[4 * whole :]:
         _refuse_base64()
     return data
 

@@ -23,11 +23,12 @@ ENVELOPE_LIMIT: Final = (PAYLOAD_LIMIT + 2) // 3 * 4 + 1024
 _TYPE: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _DEPTH: Final = 3
 
-# The canonical spelling of an envelope whose texts need no escape, which is every envelope that is an entry: one match
-# in the place of parsing, writing and comparing. What does not match is read and written the general way.
+# The canonical spelling of an envelope whose texts need no escape, which is every envelope that is an entry: what is
+# around the payload, which is base64 and so has no quote. It is read without parsing, writing and comparing; what is
+# spelled otherwise, or is not sound in any way, is read the general way, which says what is wrong with it.
+_BEFORE: Final = '{"payload":"'
 _PLAIN: Final = re.compile(
-    r'\{"payload":"([A-Za-z0-9+/=]*+)","payloadType":"([!#-\[\]-~]{1,128})",'
-    r'"signatures":\[\{"keyid":"([!#-\[\]-~]*+)","sig":"([A-Za-z0-9+/=]*+)"\}\]\}'
+    r'","payloadType":"([!#-\[\]-~]{1,128})","signatures":\[\{"keyid":"([!#-\[\]-~]*+)","sig":"([A-Za-z0-9+/=]*+)"\}\]\}'
 )
 
 
@@ -66,7 +67,7 @@ def seal(payload: bytes, payload_type: str, signer: Identity) -> bytes:
     plain = (
         f'{{"payload":"{body}","payloadType":"{payload_type}","signatures":[{{"keyid":"{signer.did}","sig":"{sig}"}}]}}'
     )
-    if _PLAIN.fullmatch(plain):
+    if _PLAIN.fullmatch(plain, len(_BEFORE) + len(body)):
         return plain.encode("ascii")
     signatures = [{"keyid": signer.did, "sig": sig}]
     return canonical.dumps({"payload": body, "payloadType": payload_type, "signatures": signatures})
@@ -79,8 +80,10 @@ def parse(data: bytes, *, limit: int = ENVELOPE_LIMIT) -> Envelope:
     envelope-fields, envelope-type, envelope-payload, envelope-signatures (not exactly one), envelope-keyid,
     envelope-signature.
     """
-    plain = _PLAIN.fullmatch(data.decode("ascii")) if len(data) <= limit and data.isascii() else None
-    payload64, payload_type, did, signature64 = plain.groups() if plain is not None else _fields(data, limit)
+    plain = _read_plain(data.decode("ascii")) if len(data) <= limit and data.isascii() else None
+    if plain is not None:
+        return plain
+    payload64, payload_type, did, signature64 = _fields(data, limit)
     try:
         public_key_from_did(did)
     except CredentialError as error:
@@ -91,6 +94,22 @@ def parse(data: bytes, *, limit: int = ENVELOPE_LIMIT) -> Envelope:
     payload = canonical.b64decode(_text(payload64))
     if len(payload) > PAYLOAD_LIMIT:
         raise EvidenceError("envelope-payload", f"A payload of {len(payload)} bytes; at most {PAYLOAD_LIMIT}.")
+    return Envelope(payload_type, payload, did, signature)
+
+
+def _read_plain(text: str) -> Envelope | None:
+    """The envelope of its plain spelling; None for any other, and for what is no sound envelope."""
+    after = _PLAIN.fullmatch(text, end := text.find('"', len(_BEFORE)))
+    if after is None or not text.startswith(_BEFORE):
+        return None
+    payload_type, did, signature64 = after.groups()
+    try:
+        public_key_from_did(did)
+        signature, payload = canonical.b64decode(signature64), canonical.b64decode(text[len(_BEFORE) : end])
+    except (CredentialError, EvidenceError):
+        return None
+    if len(signature) != SIGNATURE_LENGTH or len(payload) > PAYLOAD_LIMIT:
+        return None
     return Envelope(payload_type, payload, did, signature)
 
 

@@ -125,7 +125,7 @@ def channel_evidence(run: ChannelRun) -> Iterator[tuple[ChannelSource, Spool]]:
         spool = Spool(file)
         if not _kept(run, spool):
             _fetch(run, spool)
-        source = ChannelSource(spool.blocks, opened, Nothing)
+        source = ChannelSource(spool.blocks, opened, Nothing, files.remarks)
         yield source, spool
 
 

@@ -6,6 +6,7 @@ interrupted (DESIGN section 12). Each command is loaded when it is run, so that 
 """
 
 import errno
+import gc
 import os
 import sys
 import tempfile
@@ -179,6 +180,7 @@ def main() -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         output.write("")
+    gc.freeze()  # what is left goes with the process: to look through it for garbage at the exit takes a tenth of a query
     sys.exit(code)
 
 

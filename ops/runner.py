@@ -22,6 +22,7 @@ from coordinator.jobs import Baselines, ClusterSettings, TaskInfo
 from coordinator.rounds import Driver
 from coordinator.steps import Clock, Event
 from identity.errors import Rejected, Unavailable, UsageError
+from ops import output
 from ops.attesting import recompute_round
 from ops.clock import utc, wait_until
 from ops.federation_file import FederationFile, compare, load
@@ -95,16 +96,19 @@ class Run:
             cluster = stack.enter_context(Cluster(self._cluster_settings()))
             keys = make_keys(self._folder.keys / "keystore.json", self._options.passphrase, self._file.site_names)
             ledger = stack.enter_context(self._home.open(self._folder, keys))
+            self._keep_file(ledger)
             federation = self._found(ledger, keys)
             proposal = self._agree(ledger, keys, federation, cluster)
             return self._train(ledger, keys, federation, proposal, cluster)
 
-    def _proposed(self) -> bool:
+    def _proposed(self, ledger: RunLedger | None) -> bool:
         """Whether an agreement has been proposed, from which on the file's terms are fixed."""
+        if ledger is not None:
+            return any(True for _ in ledger.find("propose", limit=1))
         if not self._folder.is_run():
             return False
-        with SqliteLedger.open(self._folder.ledger) as ledger:
-            return any(True for _ in ledger.find("propose", limit=1))
+        with SqliteLedger.open(self._folder.ledger) as mirror:
+            return any(True for _ in mirror.find("propose", limit=1))
 
     def _complete(self) -> Finished | None:
         """The run's end, if it has come already."""
@@ -127,8 +131,11 @@ class Run:
     def _last_record(self, ledger: RunLedger | SqliteLedger, agreement: str) -> Entry:
         return next(open_entry(x.envelope) for x in ledger.find("record", agreement=agreement, round=self._file.rounds))
 
-    def _keep_file(self) -> None:
-        """Keep the file that the run begins with, and refuse to go on with another one."""
+    def _keep_file(self, ledger: RunLedger | None = None) -> None:
+        """Keep the file that the run begins with, and refuse to go on with another one.
+
+        Without the open ledger the folder tells what was proposed, and may be behind a channel: it refuses, and allows nothing.
+        """
         kept = self._folder.federation_file
         if not kept.exists():
             write_whole(kept, self._file.path.read_bytes())
@@ -136,14 +143,14 @@ class Run:
                 write_whole(beside, self._file.task_file.read_bytes())  # so that the folder alone can be run on
             return
         changes = compare(load(kept, check_task=False), self._file)
-        if changes and not self._proposed():
-            write_whole(kept, self._file.path.read_bytes())  # nobody has signed anything yet
-        elif changes:
+        if changes and self._proposed(ledger):
             raise UsageError(
                 "run-file-changed",
                 f"{self._file.path} changed since the run in {self._folder.path} began:\n" + "\n".join(changes),
                 next=f"fedledger run {self._file.path} --dir ANOTHER_FOLDER",
             )
+        if changes and ledger is not None:
+            write_whole(kept, self._file.path.read_bytes())  # nobody has signed anything yet
 
     def _cluster_settings(self) -> ClusterSettings:
         path = self._folder.path.resolve()
@@ -245,7 +252,8 @@ class Run:
         self._narrator.title("3. The rounds")
         Driver(
             author=coordinator, agreement=agreement, digest=proposal.agreement, ledger=ledger, sites=sites,
-            aggregator=cluster, blobs=BlobStore(self._folder.blobs), clock=Clock(utc, wait_until), watch=self._watch,
+            aggregator=cluster, blobs=BlobStore(self._folder.blobs, warn=self._warn), clock=Clock(utc, wait_until),
+            watch=self._watch,
         ).drive()  # fmt: skip
         released = release(ledger, self._folder, coordinator, agreement, sites=sites, clock=utc)
         self._tell("released")
@@ -262,6 +270,10 @@ class Run:
         except (UsageError, Unavailable) as why:
             self._narrator.say(f"  no baselines: {why}", "yellow")
             return None
+
+    def _warn(self, text: str) -> None:
+        """Say what does not keep the run from going on."""
+        self._narrator.say(f"  {text} Next: {output.command_line('audit', 'verify', self._folder.path)}", "yellow")
 
     def _tell(self, kind: str) -> None:
         """Tell whoever watches that a step outside the rounds is done."""

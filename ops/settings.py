@@ -143,6 +143,12 @@ def prepare_grpc() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 
+def prepare_numpy() -> None:
+    """Set what numpy's linear algebra reads when it is imported, for a command that needs none: its threads spin on a core
+    for a thirtieth of a second before they sleep."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
 def prepare_ray(token: str, *, address: str | None = None) -> None:
     """Set what Ray reads when it is imported: before that, and once.
 

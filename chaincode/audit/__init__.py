@@ -19,6 +19,7 @@ from chaincode.audit.source import Observer, Progress, Source
 from chaincode.channel_key import ChannelKey, Key
 from chaincode.opening import opened
 from chaincode.trust import KEY_FILE, FederationKey
+from chaincode.views import Encoded
 
 __all__ = [
     "ABSENT", "FAIL", "INCOMPLETE", "PASS", "Claim", "Finding", "Observer", "Progress", "Report", "Source", "audit", "unreadable",
@@ -55,7 +56,7 @@ def audit(
         source.entries(), observer, progress, form=drafts[3], rules=drafts[4], whole=drafts[1],
         opening=opened if channel is None else channel.opened,
     )  # fmt: skip
-    for number, finding in observer.finish(replayed.leaves, replayed.state):
+    for number, finding in observer.finish(replayed.leaves, Encoded(replayed.state)):
         drafts[number].add(finding)
     _describe(drafts, replayed)
     trusted = _check_log(drafts[1], source, replayed, key)

@@ -2,27 +2,23 @@
 """A bundle as evidence: its index line must hold for every body, and name nothing that the entries do not."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
 from chaincode import artefacts
 from chaincode.audit.channel_source import ChannelSource
 from chaincode.audit.report import Finding
 from chaincode.bundle import Bundle, open_bundle
 from chaincode.entries import Entry
-from chaincode.threads import CORES
-
-_LARGE: Final = 1 << 16  # bytes
 
 
 class BundleSource:
     """The ``Source`` that an open bundle is."""
 
-    def __init__(self, bundle: Bundle, pool: ThreadPoolExecutor | None = None) -> None:
-        """``pool`` hashes bodies while others work."""
-        self._bundle, self._pool = bundle, pool
+    def __init__(self, bundle: Bundle) -> None:
+        """Of an open bundle."""
+        self._bundle = bundle
+        self.remarks: tuple[str, ...] = ()
 
     def checkpoint(self) -> bytes:
         """The log's signed head."""
@@ -39,14 +35,14 @@ class BundleSource:
 
     def observer(self) -> "IndexObserver":
         """One that holds the index line against the bodies and the entries."""
-        return IndexObserver(self._bundle, self._pool)
+        return IndexObserver(self._bundle)
 
 
 class IndexObserver:
     """Gathers what the entries name, and compares the index line with it and with the bodies."""
 
-    def __init__(self, bundle: Bundle, pool: ThreadPoolExecutor | None) -> None:
-        """Have large bodies hashed from now on; the largest first, so that nobody waits for one at the end."""
+    def __init__(self, bundle: Bundle) -> None:
+        """Of an open bundle."""
         self._bundle = bundle
         self._named: set[str] = set(artefacts.REQUIRED)
         if bundle.of_channel:
@@ -54,10 +50,6 @@ class IndexObserver:
                 *artefacts.CHANNEL_REQUIRED,
                 *(name for name in bundle.files if name.startswith(artefacts.BLOCKS)),
             }
-        self._altered: dict[str, Future[bool]] = {}
-        if pool is not None:
-            large = sorted((f for f in bundle.files.values() if f.length >= _LARGE), key=lambda file: -file.length)
-            self._altered = {file.name: pool.submit(bundle.altered, file) for file in large}
 
     def see(self, index: int, entry: Entry | None) -> None:
         """The next entry."""
@@ -68,7 +60,7 @@ class IndexObserver:
         """What differs; all of it is against claim 1."""
         for name, file in self._bundle.files.items():
             where = f"index line, file {name}"
-            if self._altered[name].result() if name in self._altered else self._bundle.altered(file):
+            if self._bundle.altered(file):
                 yield (
                     1,
                     Finding(
@@ -84,10 +76,11 @@ class IndexObserver:
 @contextmanager
 def bundle_source(path: Path) -> Iterator[BundleSource | ChannelSource]:
     """Open a bundle as evidence. Raises as ``open_bundle`` does."""
-    with open_bundle(path) as bundle:
-        pool = ThreadPoolExecutor(CORES)
-        try:
-            source = BundleSource(bundle, pool)
-            yield ChannelSource(bundle.blocks, source.open, source.observer) if bundle.of_channel else source
-        finally:
-            pool.shutdown(cancel_futures=True)
+    with open_bundle(path, ahead=True) as bundle:
+        yield source_of(bundle)
+
+
+def source_of(bundle: Bundle) -> BundleSource | ChannelSource:
+    """An open bundle as evidence."""
+    source = BundleSource(bundle)
+    return ChannelSource(bundle.blocks, source.open, source.observer) if bundle.of_channel else source

@@ -33,9 +33,11 @@ Open = Callable[[str], AbstractContextManager[memoryview | None]]
 class ChannelSource:
     """The ``Source`` that a channel's blocks and a run's artefacts are. Call ``trust`` before anything is read."""
 
-    def __init__(self, blocks: Callable[[], Iterable[bytes]], open_: Open, observer: Callable[[], Observer]) -> None:
-        """``blocks`` gives the raw blocks from the first on, ``open_`` an artefact by its name."""
-        self._blocks, self._open, self._observer = blocks, open_, observer
+    def __init__(
+        self, blocks: Callable[[], Iterable[bytes]], open_: Open, observer: Callable[[], Observer], remarks: Sequence[str] = ()
+    ) -> None:  # fmt: skip
+        """``blocks`` gives the raw blocks from the first on, ``open_`` an artefact by its name, ``remarks`` are its own."""
+        self._blocks, self._open, self._observer, self.remarks = blocks, open_, observer, remarks
         self._ready: deque[Entry] = deque()
         self._leaves: list[bytes] = []
         self.key: ChannelKey | None = None

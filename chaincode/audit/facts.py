@@ -7,7 +7,8 @@ from typing import Any
 
 from chaincode import state
 from chaincode.entries import Entry
-from chaincode.state import Federation, Head, Seat
+from chaincode.kinds import KINDS
+from chaincode.state import Head, Seat
 
 SHORT = 12
 
@@ -130,89 +131,104 @@ class Facts:
     releases: list[Released] = field(default_factory=list)
     attestations: list[str] = field(default_factory=list)
 
-    def see(self, index: int, entry: Entry, values: Mapping[str, bytes]) -> None:
+    def see(self, index: int, entry: Entry, values: Mapping[str, Any]) -> None:
         """Take in an accepted entry; ``values`` is the state with its writes."""
-        ref = Ref(index, entry.id, entry.at)
-        if entry.member in self.revoked and entry.kind not in ("claim", "withdraw"):  # which need no standing
-            self.acted_after_revocation.append((ref, entry.member))
-        handler = getattr(self, f"_{entry.kind}", None)
+        if (
+            self.revoked and entry.member in self.revoked and entry.kind not in ("claim", "withdraw")
+        ):  # these need no standing
+            self.acted_after_revocation.append((_ref(index, entry), entry.member))
+        handler = _HANDLERS.get(entry.kind)
         if handler is not None:
-            handler(ref, entry, values)
+            handler(self, index, entry, values)
 
-    def _found(self, ref: Ref, entry: Entry, _: Mapping[str, bytes]) -> None:
-        self.found, self.federation = ref, entry.id
+    def _found(self, index: int, entry: Entry, _: Mapping[str, Any]) -> None:
+        self.found, self.federation = _ref(index, entry), entry.id
 
-    def _admit(self, ref: Ref, entry: Entry, values: Mapping[str, bytes]) -> None:
-        body = entry.body
-        policy = state.decode(Federation, values[state.FEDERATION])
+    def _admit(self, index: int, entry: Entry, values: Mapping[str, Any]) -> None:
+        body, policy = entry.body, values[state.FEDERATION]
         self.revoked.pop(body["admits"], None)
         self.admissions.append(Admission(
-            ref, body["admits"], body["new_did"], body["role"], body["organisation"], body["not_before"], body["not_after"],
-            entry.subjects["credential"], tuple(policy.authority),
+            _ref(index, entry), body["admits"], body["new_did"], body["role"], body["organisation"], body["not_before"],
+            body["not_after"], entry.subjects["credential"], policy.authority,
         ))  # fmt: skip
 
-    def _revoke(self, ref: Ref, entry: Entry, _: Mapping[str, bytes]) -> None:
-        self.revoked[entry.body["revokes"]] = ref
+    def _revoke(self, index: int, entry: Entry, _: Mapping[str, Any]) -> None:
+        self.revoked[entry.body["revokes"]] = _ref(index, entry)
 
-    def _propose(self, ref: Ref, entry: Entry, _: Mapping[str, bytes]) -> None:
+    def _propose(self, index: int, entry: Entry, _: Mapping[str, Any]) -> None:
         self.agreements[entry.agreement] = Agreement(
-            ref, entry.agreement, entry.body["terms"], entry.body["continues"] is not None
+            _ref(index, entry), entry.agreement, entry.body["terms"], entry.body["continues"] is not None
         )
 
-    def _sign(self, ref: Ref, entry: Entry, _: Mapping[str, bytes]) -> None:
-        self.agreements[entry.agreement].signed[entry.member] = ref
+    def _sign(self, index: int, entry: Entry, _: Mapping[str, Any]) -> None:
+        self.agreements[entry.agreement].signed[entry.member] = _ref(index, entry)
 
-    def _withdraw(self, ref: Ref, entry: Entry, _: Mapping[str, bytes]) -> None:
-        self.agreements[entry.agreement].withdrawn[entry.member] = ref
+    def _withdraw(self, index: int, entry: Entry, _: Mapping[str, Any]) -> None:
+        self.agreements[entry.agreement].withdrawn[entry.member] = _ref(index, entry)
 
-    def _open(self, ref: Ref, entry: Entry, values: Mapping[str, bytes]) -> None:
-        head = state.decode(Head, values[state.head_key(entry.agreement)])
+    def _open(self, index: int, entry: Entry, values: Mapping[str, Any]) -> None:
+        head: Head = values[state.head_key(entry.agreement)]
         n, t = entry.body["round"], entry.body["attempt"]
         self.attempts[entry.agreement, n, t] = Attempt(
-            entry.agreement, n, t, ref, head.base, head.optimiser, tuple(entry.body["roster"])
+            entry.agreement, n, t, _ref(index, entry), head.base, head.optimiser, tuple(entry.body["roster"])
         )
 
     def _attempt(self, entry: Entry) -> Attempt:
         return self.attempts[entry.agreement, entry.body["round"], entry.body["attempt"]]
 
-    def _commit(self, ref: Ref, entry: Entry, _: Mapping[str, bytes]) -> None:
+    def _commit(self, index: int, entry: Entry, _: Mapping[str, Any]) -> None:
         body = entry.body
-        commit = Commit(ref.index, entry.subjects["update"], body["size"], body["examples"])
+        commit = Commit(index, entry.subjects["update"], body["size"], body["examples"])
         self._attempt(entry).commits[entry.member] = commit
 
-    def _seal(self, ref: Ref, entry: Entry, _: Mapping[str, bytes]) -> None:
+    def _seal(self, index: int, entry: Entry, _: Mapping[str, Any]) -> None:
         attempt = self._attempt(entry)
-        attempt.sealed, attempt.cohort = ref, tuple(entry.body["cohort"])
+        attempt.sealed, attempt.cohort = _ref(index, entry), tuple(entry.body["cohort"])
         attempt.out = tuple((item["member"], item["reason"]) for item in entry.body["out"])
 
-    def _claim(self, ref: Ref, entry: Entry, _: Mapping[str, bytes]) -> None:
-        self._attempt(entry).claims[entry.member] = ref
+    def _claim(self, index: int, entry: Entry, _: Mapping[str, Any]) -> None:
+        self._attempt(entry).claims[entry.member] = _ref(index, entry)
 
-    def _record(self, ref: Ref, entry: Entry, values: Mapping[str, bytes]) -> None:
+    def _record(self, index: int, entry: Entry, values: Mapping[str, Any]) -> None:
         attempt, body, subjects = self._attempt(entry), entry.body, entry.subjects
-        attempt.recorded, attempt.coordinator = ref, entry.member
+        attempt.recorded, attempt.coordinator = _ref(index, entry), entry.member
         attempt.included, attempt.examples = tuple(body["included"]), body["examples"]
         attempt.sum, attempt.model = subjects["sum"], subjects["model"]
         attempt.state = subjects.get("optimiser-state", "")
         attempt.omitted = tuple(
-            Omission(o["member"], o["reason"], self._contest(attempt, o["member"], values)) for o in body["omitted"]
+            Omission(o["member"], o["reason"], _contest(attempt, o["member"], values)) for o in body["omitted"]
         )
 
-    def _contest(self, attempt: Attempt, member: str, values: Mapping[str, bytes]) -> str:
-        key = state.seat_key(attempt.agreement, attempt.round, attempt.number, member)
-        return state.decode(Seat, values[key]).claim
-
-    def _abort(self, ref: Ref, entry: Entry, _: Mapping[str, bytes]) -> None:
+    def _abort(self, index: int, entry: Entry, _: Mapping[str, Any]) -> None:
         attempt = self._attempt(entry)
-        attempt.aborted, attempt.abort_reason, attempt.abort_author = ref, entry.body["reason"], entry.member
+        attempt.aborted, attempt.abort_reason, attempt.abort_author = (
+            _ref(index, entry),
+            entry.body["reason"],
+            entry.member,
+        )
 
-    def _release(self, ref: Ref, entry: Entry, _: Mapping[str, bytes]) -> None:
+    def _release(self, index: int, entry: Entry, _: Mapping[str, Any]) -> None:
         subjects = entry.subjects
         self.releases.append(
-            Released(ref, entry.agreement, entry.body["round"], subjects["model"], subjects["model-card"])
+            Released(
+                _ref(index, entry), entry.agreement, entry.body["round"], subjects["model"], subjects["model-card"]
+            )
         )
 
-    def _attest(self, ref: Ref, entry: Entry, _: Mapping[str, bytes]) -> None:
+    def _attest(self, index: int, entry: Entry, _: Mapping[str, Any]) -> None:
+        ref, body = _ref(index, entry), entry.body
         self.attestations.append(
-            f"{ref}: {entry.member} {entry.body['verdict']} with round {entry.body['round']} of agreement {entry.agreement[:SHORT]}"
+            f"{ref}: {entry.member} {body['verdict']} with round {body['round']} of agreement {entry.agreement[:SHORT]}"
         )
+
+
+def _ref(index: int, entry: Entry) -> Ref:
+    return Ref(index, entry.id, entry.at)
+
+
+def _contest(attempt: Attempt, member: str, values: Mapping[str, Any]) -> str:
+    seat: Seat = values[state.seat_key(attempt.agreement, attempt.round, attempt.number, member)]
+    return seat.claim
+
+
+_HANDLERS = {kind: getattr(Facts, f"_{kind}") for kind in KINDS if hasattr(Facts, f"_{kind}")}

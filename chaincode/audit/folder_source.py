@@ -22,7 +22,8 @@ class FolderFiles:
     """The artefacts that lie in a run folder."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self._blobs = path, BlobStore(path / BLOBS)
+        self.remarks: list[str] = []
+        self.path, self._blobs = path, BlobStore(path / BLOBS, warn=self.remarks.append)
 
     @contextmanager
     def open(self, name: str) -> Iterator[memoryview | None]:

@@ -14,6 +14,7 @@ from chaincode.notes import Verifier
 from chaincode.proofs import is_proof
 from chaincode.state import Federation
 from chaincode.trust import KEY_FILE, LIMIT, FederationKey, parse_key
+from chaincode.views import value_of
 from identity.errors import EvidenceError
 
 
@@ -54,8 +55,7 @@ def check_whole(draft: Draft, source: Source, replayed: Replay, given: Federatio
 
 def policy(replayed: Replay) -> Federation | None:
     """The federation's constitution after the last entry."""
-    found = replayed.state.get(state.FEDERATION)
-    return None if found is None else state.decode(Federation, found)
+    return value_of(Federation, replayed.state.get(state.FEDERATION))
 
 
 def _carried_key(draft: Draft, source: Source, given: FederationKey | None) -> FederationKey | None:

@@ -3,6 +3,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from chaincode import contract
 from chaincode.audit.facts import SHORT, Facts
@@ -10,6 +11,7 @@ from chaincode.audit.report import Draft
 from chaincode.audit.source import Observer, Progress
 from chaincode.entries import Entry
 from chaincode.opening import Opened, opened
+from chaincode.views import WholeView
 from identity.errors import EvidenceError, Rejected
 
 _STEP = 256  # entries between two reports of progress
@@ -17,10 +19,11 @@ _STEP = 256  # entries between two reports of progress
 
 @dataclass(slots=True)
 class Replay:
-    """What one pass over the log gives. ``leaves`` are the leaf hashes, ``state`` what the contract made of the entries."""
+    """What one pass over the log gives. ``leaves`` are the leaf hashes, ``state`` the values that the contract
+    made of the entries."""
 
     leaves: list[bytes] = field(default_factory=list)
-    state: dict[str, bytes] = field(default_factory=dict)
+    state: dict[str, Any] = field(default_factory=dict)
     facts: Facts = field(default_factory=Facts)
     authors: set[str] = field(default_factory=set)
     accepted: int = 0
@@ -52,7 +55,7 @@ def _apply(done: Replay, index: int, entry: Entry, rules: Draft, broken: str) ->
     """Apply one entry; returns why the state is not known any more, empty where it is."""
     done.authors.add(entry.did)
     try:
-        writes = contract.apply(entry, {key: done.state.get(key) for key in contract.keys(entry)})
+        writes = contract.judge(entry, WholeView(done.state))
     except Rejected as refused:
         rules.fail(refused.code, f"entry {index} ({entry.id[:SHORT]})", f"{entry.kind}: {refused.message}{broken}")
         return broken or f" (entry {index} was refused, so the state is not known from there on)"

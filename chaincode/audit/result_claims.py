@@ -2,7 +2,7 @@
 """The claim about results (8): sum, model and optimiser state of each recorded round, computed again to the bit (R4)."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -66,16 +66,27 @@ class Results:
         """Start on an attempt."""
         self.attempt, self.terms, self.total, self.incomplete = attempt, terms, None, False
 
+    def add(self, updates: Sequence[object], specs: Sequence[TensorSpec]) -> bool:
+        """Add some of the attempt's included updates to its sum, if all are verified and in range; whether that was done."""
+        verified = [update for update in updates if isinstance(update, VerifiedUpdate)]
+        with suppress(EvidenceError):
+            return len(verified) == len(updates) and self._add(verified, specs)
+        return False
+
     def sum(self, updates: Sequence[VerifiedUpdate], specs: Sequence[TensorSpec]) -> None:
-        """Add some of the attempt's included updates to its sum."""
-        if self.engine is None or self.attempt.recorded is None or self.incomplete or not updates:
-            return
+        """Add updates that are in range. That they have no sum is a finding."""
         try:
-            self.total = self.engine.add(self.total, updates, specs, self.terms["aggregation"]["rule"])
+            self._add(updates, specs)
         except EvidenceError as error:
             self.incomplete = True
             what = f"The updates of {self.attempt} have no sum: {error.message}"
             self.draft.fail(error.code, str(self.attempt.recorded), what)
+
+    def _add(self, updates: Sequence[VerifiedUpdate], specs: Sequence[TensorSpec]) -> bool:
+        if self.engine is None or self.attempt.recorded is None or self.incomplete or not updates:
+            return False
+        self.total = self.engine.add(self.total, updates, specs, self.terms["aggregation"]["rule"])
+        return True
 
     def check(self) -> None:
         """Judge the attempt's record, after all of its updates."""

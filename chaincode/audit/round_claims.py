@@ -98,7 +98,13 @@ class Rounds:
                 updates: list[VerifiedUpdate] = []
                 opened = [self._open(stack, attempt, member, terms, specs) for member in some]
                 threads = CORES if sum(c.size for c, _ in opened) > len(opened) * _PIECE else 1
-                verdicts = in_threads(partial(self._verify, specs), opened, threads)
+                verdicts = in_threads(_verify, opened, threads)
+                mine = [found for member, found in zip(some, verdicts, strict=True) if member in included]
+                # A sum looks at the range of each integer too; where it does not come about, that is done here.
+                summed = self.results.add(mine, specs)
+                if not summed or len(mine) < len(some):
+                    known = [summed and member in included for member in some]
+                    verdicts = in_threads(partial(self._in_range, specs), zip(verdicts, known, strict=True), threads)
                 for member, found in zip(some, verdicts, strict=True):
                     if isinstance(found, VerifiedUpdate):
                         self.kept.add(member)
@@ -112,7 +118,8 @@ class Rounds:
                         self._judge_omitted(attempt, omissions[member], found)
                     else:
                         self._judge_other(attempt, member, found)
-                self.results.sum(updates, specs)
+                if not summed:
+                    self.results.sum(updates, specs)
         self._tell(attempt)
         if attempt.recorded is not None:
             self.draft.rest(attempt.recorded.index)
@@ -127,6 +134,8 @@ class Rounds:
         if not any(attempt.recorded for attempt in self.facts.attempts.values()):
             self.draft.lack("a recorded round")
         self.results.conclude()
+        for remark in self.source.remarks:
+            self.draft.note(remark)
 
     def _open(
         self, stack: ExitStack, attempt: Attempt, member: str, terms: Mapping[str, Any], specs: Sequence[TensorSpec]
@@ -145,24 +154,19 @@ class Rounds:
         except EvidenceError as error:
             return commitment, error
 
-    def _verify(
-        self, specs: Sequence[TensorSpec], opened: tuple[Commitment, memoryview | EvidenceError | None]
+    def _in_range(
+        self, specs: Sequence[TensorSpec], judged: tuple[VerifiedUpdate | EvidenceError | None, bool]
     ) -> VerifiedUpdate | EvidenceError | None:
-        """The verified update, or why its bytes are refused. Runs in several threads at a time."""
-        commitment, data = opened
-        if not isinstance(data, memoryview):
-            return data
+        """The update, or the refusal of an integer beyond its clip, unless that is known not to be. Runs in threads."""
+        found, known = judged
+        if known or not isinstance(found, VerifiedUpdate):
+            return found
+        in_range: RangeCheck = self.engine.check_range if self.engine is not None else check_range
         try:
-            if len(data) != commitment.size and (
-                len(data) > _FAR * commitment.size or chunk_root(data) != commitment.digest
-            ):
-                raise EvidenceError(_ALTERED, f"The bytes are not those of {commitment.named()}.")
-            update = verify_update(commitment, data)
-            in_range: RangeCheck = self.engine.check_range if self.engine is not None else check_range
-            in_range(update.body, specs, commitment.encoding)
+            in_range(found.body, specs, found.commitment.encoding)
         except EvidenceError as error:
             return error
-        return update
+        return found
 
     def _judge_included(self, attempt: Attempt, member: str, found: VerifiedUpdate | EvidenceError | None) -> None:
         commit = attempt.commits[member]
@@ -237,6 +241,21 @@ class Rounds:
         kept = len(self.kept & set(attempt.cohort))
         self.draft.note(f"{attempt} {how} after its seal ({attempt.sealed}): delivered and discarded; {kept} of "
                         f"{len(attempt.cohort)} updates of the cohort are kept here")  # fmt: skip
+
+
+def _verify(opened: tuple[Commitment, memoryview | EvidenceError | None]) -> VerifiedUpdate | EvidenceError | None:
+    """The verified update, or why its bytes are refused. Runs in several threads at a time."""
+    commitment, data = opened
+    if not isinstance(data, memoryview):
+        return data
+    try:
+        if len(data) != commitment.size and (
+            len(data) > _FAR * commitment.size or chunk_root(data) != commitment.digest
+        ):
+            raise EvidenceError(_ALTERED, f"The bytes are not those of {commitment.named()}.")
+        return verify_update(commitment, data)
+    except EvidenceError as error:
+        return error
 
 
 def _is_content(error: EvidenceError) -> bool:

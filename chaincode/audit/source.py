@@ -27,6 +27,11 @@ class Observer(Protocol):
 class Source(Protocol):
     """Evidence, none of it verified. All methods may raise EvidenceError for what cannot be read."""
 
+    @property
+    def remarks(self) -> Sequence[str]:
+        """What was seen while artefacts were opened, decides nothing, and the reader should know."""
+        ...
+
     def checkpoint(self) -> str | bytes:
         """The log's signed head."""
         ...

@@ -5,8 +5,9 @@ from chaincode import state
 from chaincode.agreement import agreement_digest, check_terms, tensor_specs
 from chaincode.entries import Entry
 from chaincode.rules.common import author, standing, terms_of
-from chaincode.state import Head, Member, Party, Terms, View
+from chaincode.state import Head, Member, Party, Terms
 from chaincode.transitions import ABSENT, move
+from chaincode.views import View
 from identity.errors import Rejected
 
 

@@ -3,8 +3,11 @@
 
 from chaincode import state
 from chaincode.entries import Entry
-from chaincode.state import Federation, Head, Member, Party, Seat, Terms, View
+from chaincode.state import Federation, Head, Member, Party, Seat, Terms
+from chaincode.views import View
 from identity.errors import Rejected
+
+_ABSENCE_BY = {"": "", "member-not-valid": "expired"}  # by what ``standing`` says
 
 
 def federation(entry: Entry, view: View) -> Federation:
@@ -43,7 +46,7 @@ def absence(party: Party, member: Member | None, at: int) -> str:
     """Why a party of an agreement cannot take part at a time: a word of ``kinds.ABSENCES``, empty if it can."""
     if party.state != "signed":
         return "withdrawn" if party.state == "withdrawn" else "unsigned"
-    return {"": "", "member-not-valid": "expired"}.get(standing(member, at), "revoked")
+    return _ABSENCE_BY.get(standing(member, at), "revoked")
 
 
 def author(entry: Entry, view: View, *roles: str, any_standing: bool = False) -> Member:

@@ -5,9 +5,10 @@ from chaincode import state
 from chaincode.entries import Entry
 from chaincode.notes import parse_vkey
 from chaincode.rules.common import author, authority
-from chaincode.state import DidOwner, Federation, Member, View
+from chaincode.state import DidOwner, Federation, Member
 from chaincode.statements import rotation
 from chaincode.transitions import ABSENT, move
+from chaincode.views import View
 from identity.canonical import b64decode
 from identity.errors import Rejected
 from identity.keys import verify_signature

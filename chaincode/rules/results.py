@@ -19,9 +19,10 @@ from chaincode.rules.common import (
     seat_of,
     terms_of,
 )
-from chaincode.state import Attestation, DidOwner, Head, Party, Release, Result, Seat, View
+from chaincode.state import Attestation, DidOwner, Head, Party, Release, Result, Seat
 from chaincode.statements import receipt
 from chaincode.transitions import move
+from chaincode.views import View
 from identity.canonical import b64decode
 from identity.errors import Rejected
 from identity.keys import verify_signature
@@ -51,7 +52,7 @@ def claim(entry: Entry, view: View) -> None:
         )
     signed = entry.body["receipt"]
     if signed is None:
-        view.put(key, replace(seat, claim=seat.claim or "bare"))
+        view.put(key, seat._replace(claim=seat.claim or "bare"))
         return
     owner = view.get(DidOwner, state.did_key(signed["did"]))
     stated = receipt(federation=entry.federation, agreement=entry.agreement, round_=head.round, attempt=head.attempt,
@@ -62,7 +63,7 @@ def claim(entry: Entry, view: View) -> None:
         or not verify_signature(signed["did"], stated, b64decode(signed["signature"]))
     ):
         raise Rejected("receipt-invalid", "The receipt is not one of the agreement's coordinator for this update.")
-    view.put(key, replace(seat, claim="receipt"))
+    view.put(key, seat._replace(claim="receipt"))
 
 
 def record_keys(entry: Entry) -> set[str]:

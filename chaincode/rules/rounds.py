@@ -22,8 +22,9 @@ from chaincode.rules.common import (
     seat_of,
     terms_of,
 )
-from chaincode.state import Head, Member, Party, Seat, Terms, View
+from chaincode.state import Head, Member, Party, Seat, Terms
 from chaincode.transitions import ABSENT, move
+from chaincode.views import View
 from identity.errors import Rejected
 
 # A blob is the integers and one header line before them.
@@ -169,7 +170,7 @@ def decline(entry: Entry, view: View) -> None:
     key = own_seat(entry, entry.member)
     _, seat = _own_open_seat(entry, view, key)
     after = move("seat", seat.state, "decline", f"the seat of {entry.member}")
-    view.put(key, replace(seat, state=after, reason=entry.body["reason"]))
+    view.put(key, seat.moved(after, entry.body["reason"]))
 
 
 def seal_keys(entry: Entry) -> set[str]:
@@ -202,7 +203,7 @@ def _include(entry: Entry, view: View, member: str, key: str, absence_of: Callab
     after = move("seat", seat.state, "include", f"the seat of {member}")
     if why := absence_of(member):
         raise Rejected("not-in-standing", f"{member} cannot take part: {why}.")
-    view.put(key, replace(seat, state=after))
+    view.put(key, seat.moved(after))
     return seat.examples
 
 
@@ -219,4 +220,4 @@ def _exclude(entry: Entry, view: View, head: Head, item: Mapping[str, str], abse
     if why == "silent" and entry.at <= head.commit_by:
         raise Rejected("seal-too-early", f"{member} may still commit until {head.commit_by}.")
     after = move("seat", seat.state, "exclude", f"the seat of {member}")
-    view.put(key, replace(seat, state=after, reason=reason))
+    view.put(key, seat.moved(after, reason))

@@ -11,6 +11,7 @@ from chaincode.audit.bundle_source import bundle_source
 from chaincode.evidence import verify_update
 from chaincode.files import mapped
 from chaincode.recompute import sum_updates
+from chaincode.threads import in_threads
 from chaincode.update import encode, encode_to
 from ops.bench.limits_crypto import cut, hash_seconds
 from ops.bench.limits_measure import CORES, command, command_seconds, run_command, spent, take_turns, timed
@@ -65,8 +66,9 @@ def sum_rows(made: Round, quick: bool) -> list[Row]:
 
 
 def verify_and_sum(made: Round, blobs: list[memoryview], threads: int) -> None:
-    """What the coordinator does with a round's deliveries before it can record them."""
-    updates = [verify_update(c, data, threads=threads) for c, data in zip(made.commitments, blobs, strict=True)]
+    """What has to be done with a round's deliveries before it can be recorded; an audit does it so too."""
+    pairs = zip(made.commitments, blobs, strict=True)
+    updates = in_threads(lambda pair: verify_update(*pair), pairs, threads)
     sum_updates(updates, made.specs, threads=threads)
 
 

@@ -207,7 +207,7 @@ def second_reader(
         str | None, typer.Option(metavar="FILE", help="The connection profile of another network.")
     ] = None,
     organisation: Annotated[
-        str | None, typer.Option(help="As a client of which organisation; the profile's first.")
+        str | None, typer.Option(help="As a client of which organisation; the profile's first with a client's key.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -215,7 +215,8 @@ def second_reader(
     reader = import_module("ops.fabric.second_reader")  # which needs the packages of a Fabric client
     profiles = import_module("chaincode.ledgers.fabric.profile")
     read = profiles.load_profile(profile or opened(Path(folder)).folder / "profile.json")
-    found = reader.compare(read, organisation or read.organisations[0].name, Telling())
+    ours = [one.name for one in read.organisations if one.ours] or [one.name for one in read.organisations]
+    found = reader.compare(read, organisation or next(iter(ours), ""), Telling())
     if as_json:
         output.emit_json(
             "fabric", {"agree": all(one.agree for one in found), "compared": [asdict(one) for one in found]}

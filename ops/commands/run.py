@@ -166,7 +166,7 @@ def banner(narrator: Narrator, federation: FederationFile, place: RunFolder) -> 
 
 def conclude(finished: "Finished", *, as_json: bool) -> int:
     """The result, the audit and what to try next; the audit's exit code."""
-    audit = import_module("ops.commands.audit")
+    audit = import_module("ops.audits")
     report = audit.verify_folder(finished.folder.path)
     if as_json:
         output.emit_json("run", _facts(finished) | {"audit": audit.report_json(report)})

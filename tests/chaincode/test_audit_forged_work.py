@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from chaincode import artefacts
-from chaincode.audit import FAIL, PASS
+from chaincode.audit import ABSENT, FAIL, PASS
 from chaincode.audit.result_claims import difference
+from chaincode.blobs import chunk_root
 from chaincode.models import Tensor, model_digest
 from chaincode.proofs import ScannedLog, make_entry_proof
 from tests.chaincode.audit_evidence import (
@@ -70,6 +71,22 @@ def test_a_result_off_by_one_in_one_coordinate_in_a_consistent_forged_log(tmp_pa
     assert f"says model {model_digest(forged)}, the included updates give {true.model_digest}" in finding.what
     assert "tensor weight, element 4" in finding.what
     assert "1 of 2" in claim(report, 8).summary
+
+
+@pytest.mark.parametrize("recompute", [True, False])
+def test_an_included_update_beyond_the_clip_is_named_among_good_ones(tmp_path: Path, recompute: bool) -> None:
+    run = Run(tmp_path / "run").opened().commit(1, 2)
+    beyond = bytearray(run.blob(3))
+    beyond[-4:] = (2**16 + 1).to_bytes(4, "little")
+    run.commit(3, blob=bytes(beyond)).sealed()
+    others = run.recompute({run.world.name(3)})
+    run.world.wait(1).record(sum=others.sum, model=run.keep(others.model), optimiser_state=others.optimiser or None)
+    report = run.write().audit(recompute=recompute)
+    (finding,) = claim(report, 7).findings
+    assert (finding.code, finding.where) == ("update-beyond-clip", f"blob {chunk_root(beyond)}")
+    assert "2 of 3 included updates verified" in claim(report, 7).summary
+    assert claim(report, 8).findings == (), "one bad update is no finding against the sum of all"
+    assert claim(report, 8).verdict == ABSENT
 
 
 @pytest.mark.parametrize("what", ["sum", "optimiser_state"])

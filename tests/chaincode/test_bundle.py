@@ -217,6 +217,17 @@ def test_large_bodies_are_streamed_and_mapped(tmp_path: Path) -> None:
     assert peak < 8 << 20
 
 
+def test_what_is_hashed_ahead_is_judged_as_ever(tmp_path: Path) -> None:
+    files = {**REQUIRED, f"blobs/{D1}": bytes(1 << 20), f"blobs/{D2}": b"x" * (1 << 17)}
+    written(tmp_path / "b", files)
+    data = bytearray((tmp_path / "b").read_bytes())
+    data[data.rindex(b"x" * (1 << 17))] ^= 1
+    (tmp_path / "b").write_bytes(data)
+    for ahead in (True, False):
+        with open_bundle(tmp_path / "b", ahead=ahead) as opened:
+            assert [name for name, file in opened.files.items() if opened.altered(file)] == [f"blobs/{D2}"]
+
+
 def test_a_link_to_a_bundle_is_followed_and_a_folder_is_none(tmp_path: Path) -> None:
     written(tmp_path / "b", REQUIRED)
     (tmp_path / "link").symlink_to("b")

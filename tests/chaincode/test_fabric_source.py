@@ -171,7 +171,9 @@ def client(authority: Authority, certificate: Path, key: Path) -> grpc.ChannelCr
 # What does not need Fabric
 
 
-@pytest.mark.parametrize("module", ["ops.commands.audit", "ops.cli", "chaincode.audit", "chaincode.ledgers.sqlite"])
+@pytest.mark.parametrize(
+    "module", ["ops.audits", "ops.commands.audit", "ops.cli", "chaincode.audit", "chaincode.ledgers.sqlite"]
+)
 def test_nothing_else_loads_grpc(module: str) -> None:
     code = f"import {module}, sys; assert not {{'grpc', 'fabric_protos'}} & sys.modules.keys()"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

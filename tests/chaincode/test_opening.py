@@ -2,8 +2,10 @@
 """Opening a long log: the same entries and refusals in the same order, whoever opens them and whatever becomes of it."""
 
 import io
+import os
 import subprocess
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +40,10 @@ EXPECTED = [plain(data) for data in LOG]
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Batches of five, and children from the third batch on."""
+    """Batches of five, and two children from the third batch on."""
     monkeypatch.setattr(opening, "_BATCH", 5)
     monkeypatch.setattr(opening, "_LONG", 3)
-    monkeypatch.setattr(opening, "_CORES", 2)
+    monkeypatch.setattr(opening, "_CORES", 3)
 
 
 @pytest.fixture
@@ -86,6 +88,29 @@ def test_a_child_that_is_killed_leaves_its_entries_to_this_process(small: None, 
         if number == after:
             started[0].kill()
     assert comparable(found) == EXPECTED
+
+
+def test_this_process_opens_entries_while_a_child_is_not_ready(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The child begins when three batches were opened here."""
+    program, gate = tmp_path / "program", tmp_path / "gate"
+    program.write_text(f"#!/bin/sh\nread go < '{gate}'\nexec '{sys.executable}' \"$@\"\n")
+    program.chmod(0o700)
+    os.mkfifo(gate)
+    here, real = list[int](), opening._open_some
+
+    def open_some(batch: Sequence[bytes]) -> list[opening.Opened]:
+        here.append(len(batch))
+        if len(here) == 3:
+            gate.write_text("go\n")
+        return real(batch)
+
+    monkeypatch.setattr(opening, "_open_some", open_some)
+    monkeypatch.setattr(opening, "_CORES", 2)
+    monkeypatch.setattr("sys.executable", str(program))
+    assert comparable(opened(LOG)) == EXPECTED
+    assert 3 <= len(here) <= -(-len(LOG) // 5) - children._AHEAD
 
 
 @pytest.mark.parametrize("program", ["/bin/false", "/nowhere/python"])

@@ -134,8 +134,11 @@ def test_size_limit_is_in_bytes_and_inclusive() -> None:
 _FLAT_TEXT = st.text(st.sampled_from('a"\\\\,:{}[]\n\x7f\x1f é0'), max_size=3) | st.text(max_size=3)
 _FLAT: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {
-        "a": _FLAT_TEXT | _INTEGERS | st.none(),
-        "b-c": st.booleans() | _FLAT_TEXT | st.just([]) | st.dictionaries(st.sampled_from("abc"), _FLAT_TEXT),
+        "a": _FLAT_TEXT | _INTEGERS | st.none() | st.lists(_FLAT_TEXT, max_size=3),
+        "b-c": st.booleans()
+        | _FLAT_TEXT
+        | st.lists(_FLAT_TEXT | st.booleans(), max_size=3)
+        | st.dictionaries(st.sampled_from("abc"), _FLAT_TEXT),
     }
 )
 
@@ -152,7 +155,9 @@ def test_what_a_flat_pattern_matches_is_read_as_the_general_way_reads_it(value: 
         text = (
             text[:position]
             + data.draw(
-                st.sampled_from(["", " ", "0", "-", '"', "1.0", "\\u0061", "e", ",", "c", "a", '","a":"', "{", "}"])
+                st.sampled_from(
+                    ["", " ", "0", "-", '"', "1.0", "\\u0061", "e", ",", "c", "a", '","a":"', "{", "}", "[", "]", '","']
+                )
             )
             + text[position + length :]
         )
@@ -168,7 +173,10 @@ def test_what_a_flat_pattern_matches_is_read_as_the_general_way_reads_it(value: 
         assert [type(v) for v in canonical.loads(text.encode("utf-8")).values()] == [type(v) for v in read.values()]
 
 
-@pytest.mark.parametrize("value", [{"a": "text", "b-c": -7}, {"a": None, "b-c": 0}, {"a": True, "b-c": 10**15 - 1}])
+@pytest.mark.parametrize(
+    "value",
+    [{"a": "text", "b-c": -7}, {"a": None, "b-c": 0}, {"a": True, "b-c": 10**15 - 1}, {"a": [], "b-c": ["", "x,y"]}],
+)
 def test_a_flat_pattern_matches_plain_values(value: Any) -> None:
     assert re.fullmatch(canonical.flat_pattern(value), canonical.dumps(value).decode("ascii"))
 

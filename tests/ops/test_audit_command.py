@@ -9,7 +9,7 @@ import pytest
 from chaincode import artefacts
 from chaincode.proofs import verify_entry_proof
 from chaincode.trust import KEY_FILE, read_key
-from ops.commands import audit
+from ops import audits
 from tests.chaincode.audit_evidence import Run, head_of, whole_run
 from tests.ops.runs import Terminal
 
@@ -207,10 +207,10 @@ def test_a_fault_of_a_running_writer_is_not_blamed_on_the_evidence(
 
 
 def test_the_run_command_can_use_it(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    report = audit.verify_folder(run.folder)
-    assert audit.exit_code(report) == 0
-    assert audit.report_json(report)["result"] == "PASS"
-    audit.show(report)
+    report = audits.verify_folder(run.folder)
+    assert audits.exit_code(report) == 0
+    assert audits.report_json(report)["result"] == "PASS"
+    audits.show(report)
     assert "PASS: no claim fails" in capsys.readouterr().out
 
 

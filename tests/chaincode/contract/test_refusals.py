@@ -20,6 +20,7 @@ COMPUTED = {
     "rules/agreements.py",  # from standing
     "rules/rounds.py",  # a commitment's duplicate or conflict
     "author.py",  # a host's refusal, raised again with what to do next
+    "fabric_outcomes.py",  # the code of evidence, and what the chaincode on a channel answered
 }
 """Files that refuse with a code that is not spelled there."""
 WORDS = {"member-not-valid", "duplicate-commitment", "conflicting-commitment"}
