@@ -10,7 +10,7 @@ organisations endorse the same bytes.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from chaincode import contract, state
@@ -132,7 +132,8 @@ def judge(opened: Sequence[Entry | Rejected], values: dict[str, bytes | None], c
     federation = values[state.FEDERATION]
     _check_place(federation, context)
     known = {e.id for e in opened if isinstance(e, Entry) and values[state.entry_key(e.id)] is not None}
-    verdicts: list[Verdict | None] = [_at_the_door(e, known, federation, context) for e in opened]
+    door = Door(f"*{_place(context)}", None).under(federation)
+    verdicts: list[Verdict | None] = [_at_the_door(e, known, door, context) for e in opened]
     waiting = [(i, e) for i, e in enumerate(opened) if isinstance(e, Entry) and verdicts[i] is None]
     outcomes, writes = contract.apply_all([entry for _, entry in waiting], values)
     for (i, entry), refusal in zip(waiting, outcomes, strict=True):
@@ -146,17 +147,16 @@ def judge(opened: Sequence[Entry | Rejected], values: dict[str, bytes | None], c
     return Judged([verdict for verdict in verdicts if verdict is not None], writes)
 
 
-def _at_the_door(
-    entry: Entry | Rejected, known: set[str], federation: bytes | None, context: Context
-) -> Verdict | None:
+def _at_the_door(entry: Entry | Rejected, known: set[str], door: Door, context: Context) -> Verdict | None:
     """Return what is known of an entry before the contract is asked; None where nothing is."""
     if isinstance(entry, Rejected):
         return entry
     if entry.id in known:
         return Duplicate(entry.id)
     stated = str(entry.body["origin"]) if entry.kind == "found" else ""
-    origin = stated if stated.endswith(_place(context)) else f"*{_place(context)}"
-    return Door(origin, None).under(federation).refusal(entry, context.time)
+    if stated and stated.endswith(_place(context)):
+        door = replace(door, origin=stated)
+    return door.refusal(entry, context.time)
 
 
 def _place(context: Context) -> str:

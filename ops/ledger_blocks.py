@@ -17,16 +17,16 @@ from chaincode.blocks.chain import Chain, Fault, Trust, read_or_fault
 from chaincode.blocks.reading import Block
 from chaincode.entries import Entry
 from chaincode.files import read_bounded, replacing
-from chaincode.ledgers.fabric.gateway import CallFailed, Peer
+from chaincode.ledgers.fabric.gateway import WAITED_ENOUGH, CallFailed, Peer
 from chaincode.ledgers.fabric.identity import Member
 from chaincode.ledgers.fabric.messages import seek
+from chaincode.ledgers.fabric.pauses import Pauses
 from chaincode.ledgers.mirror import Mirror
 from identity.errors import EvidenceError, Unavailable
 
 BLOCK_LIMIT = 1 << 27
 _CALL_SECONDS = 30.0
 _NEXT_SECONDS = 1.0
-_PAUSE_SECONDS = 0.2
 Notice = Callable[[CallFailed], None]
 
 
@@ -83,27 +83,30 @@ class Feed:
 
     def _read(self, last: int | None, timeout: float) -> None:
         """Read up to a block, which may be still to come, or (None) to the newest one; ask other peers where one is away."""
-        end = time.monotonic() + self._seconds
-        while True:
-            failed: CallFailed | None = None
-            for peer in self._peers:
-                try:
-                    request = seek(self._member, self._trust.channel, self._chain.height, last, int(time.time()))
-                    for block in peer.blocks(request, timeout):
-                        self._take(block.SerializeToString())
-                    return
-                except CallFailed as failure:
-                    if last is not None and failure.code in ("DEADLINE_EXCEEDED", "CANCELLED"):
-                        continue
-                    if last is None and failure.code == "NOT_FOUND" and self._chain.height:
-                        return  # there is no block after those that are here
-                    failed = failure
-                    self._notice(failure)
-            if failed is None:
+        for _ in Pauses().until(time.monotonic() + self._seconds):
+            if (failed := self._ask(last, timeout)) is None:
                 return
-            if time.monotonic() >= end:
-                raise Unavailable("fabric-blocks", f"No peer shows the channel's blocks: {failed}.")
-            time.sleep(_PAUSE_SECONDS)
+        raise Unavailable("fabric-blocks", f"No peer shows the channel's blocks: {failed}.")
+
+    def _ask(self, last: int | None, timeout: float) -> CallFailed | None:
+        """Ask each peer in turn until one shows what is wanted; the last failure where a peer is away and none does."""
+        failed: CallFailed | None = None
+        for peer in self._peers:
+            if last is not None and self._chain.height > last:  # also where a stream broke off behind its last block
+                return None
+            try:
+                request = seek(self._member, self._trust.channel, self._chain.height, last, int(time.time()))
+                for block in peer.blocks(request, timeout):
+                    self._take(block.SerializeToString())
+                return None
+            except CallFailed as failure:
+                if last is not None and failure.code in WAITED_ENOUGH:
+                    continue
+                if last is None and failure.code == "NOT_FOUND" and self._chain.height:
+                    return None  # there is no block after those that are here
+                failed = failure
+                self._notice(failure)
+        return failed
 
     def _take(self, data: bytes) -> None:
         """Verify the next block, keep it, and replay it."""

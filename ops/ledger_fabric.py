@@ -165,11 +165,10 @@ class OnChannel:
         """
         self.channel.start(self.say)
         profile, trouble = self.profile, Trouble(self.channel, self.say)
-        usable = [one for one in profile.organisations if one.peers and one.key.is_file()]
+        usable = [one for one in profile.organisations if one.ours]
         if not usable:
-            raise UsageError(
-                "profile-organisation", f"{profile.path} has no organisation with a peer and a client's key."
-            )
+            message = f"{profile.path} has no organisation with a peer, a client's certificate and its key."
+            raise UsageError("profile-organisation", message, next="Name the files of a client of your organisation.")
         homes = _homes(usable, keys)
         channel_run.write_place(ChannelRun(folder.path, self.channel.profile, usable[0].name))
         self._introduce(profile, usable, homes)
@@ -215,8 +214,15 @@ class OnChannel:
             raise Rejected(
                 "already-founded",
                 f"The channel holds the federation {federation.id[:12]} of {federation.origin} already, and one channel holds one.",
-                next="the same command with --fabric-dir ANOTHER_FOLDER, where a network of its own is started",
+                next=_ANOTHER_NETWORK if self.channel.folder else _ANOTHER_NAME,
             )
+
+
+_ANOTHER_NETWORK = "the same command with --fabric-dir ANOTHER_FOLDER, where a network of its own is started"
+_ANOTHER_NAME = (
+    "the same command with the --dir of the run that founded it; or have the package approved and committed under another "
+    "--name, and name that as the profile's chaincode"
+)
 
 
 def _forget_other(folder: RunFolder) -> None:

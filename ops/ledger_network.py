@@ -99,6 +99,9 @@ _EFFECTS = {
     "orderer": "what is submitted waits for the orderers",
 }
 
+_STATUS = "fedledger fabric status"  # which knows of the networks on this machine only
+_OPERATORS = "Have the operators of the nodes named above start them; then the same command."
+
 
 class Trouble:
     """Tells the operator what of the network is away while a run tries on, once each, and when it is back."""
@@ -147,4 +150,6 @@ class Trouble:
         message = (
             f"{error.message}{local}\nNothing is lost: with the network back, the same command goes on with the run."
         )
-        return type(error)(error.code, message, next=self._channel.up if self._channel.folder else error.next)
+        said = error.next or _STATUS
+        elsewhere = _OPERATORS if said == _STATUS else said
+        return type(error)(error.code, message, next=self._channel.up if self._channel.folder else elsewhere)

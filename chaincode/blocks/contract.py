@@ -88,20 +88,22 @@ class Contract:
         stranger = next((space.name for space in call.spaces if space.writes and space is not own), None)
         if stranger is not None or any(space.collections for space in call.spaces):
             raise Malformed(f"it writes elsewhere than the contract does: {(stranger or 'private data')[:_SHOWN]}")
-        for key, deleted, value in own.writes:
+        written = sorted(judged.writes)  # by code points, which is the order of their UTF-8 bytes
+        same = own.writes == tuple([(key, False, judged.writes[key]) for key in written])
+        for key, deleted, value in () if same else own.writes:
             if deleted or judged.writes.get(key) != value:
                 raise Malformed(f"it writes what the contract does not make: {key[:_SHOWN]}")
-        if [key for key, _, _ in own.writes] != sorted(judged.writes, key=str.encode):
+        if not same:
             missing = sorted(judged.writes.keys() - {key for key, _, _ in own.writes})
             raise Malformed(f"it leaves out what the contract writes: {(missing or ['the order of keys'])[0][:_SHOWN]}")
         if not call.entries:
             return  # another function, such as `get`: what it read and answered is nobody's concern
         if {key for key, _ in own.reads} != keys:
             raise Malformed("it read other keys than the contract does")
-        same = call.response == format_outcomes(judged.verdicts) or (
+        answered = call.response == format_outcomes(judged.verdicts) or (
             _said(call.response) == [_word(verdict) for verdict in judged.verdicts]
         )
-        if call.status != OK or not same:
+        if call.status != OK or not answered:
             raise Malformed("its response is not what the contract answers")
 
 

@@ -15,6 +15,7 @@ from chaincode.blocks.chain import Fault, read_or_fault
 from chaincode.blocks.reading import Block
 from chaincode.blocks.transactions import Call, Space, Transaction
 from chaincode.children import CORES, in_children, serve
+from chaincode.process import collect_rarely
 
 _CORES: Final = CORES
 _BATCH_BYTES: Final = 1 << 18
@@ -83,6 +84,7 @@ def _transaction(row: tuple[Any, ...]) -> Transaction:
 
 def _serve(source: IO[bytes], sink: IO[bytes], chaincode: str) -> None:
     """The child."""
+    collect_rarely()
     serve(source, sink, lambda batch: [_to_row(one) for one in _read_some(batch, chaincode)])
 
 

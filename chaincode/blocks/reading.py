@@ -31,13 +31,13 @@ class Block(NamedTuple):
 def read_block(data: bytes, chaincode: str = "") -> Block:
     """Read a block, and open the entries in it that are for ``chaincode``. Raises Malformed for bytes that are none; what is wrong with one is in its ``fault``."""
     block = exact(common_pb2.Block, data, limit=BLOCK_LIMIT)
-    if not block.HasField("header") or not 0 < len(block.data.data) <= TRANSACTIONS:
-        raise Malformed(f"a block with {len(block.data.data)} transactions, or without a header")
-    stated, metadata = block.header, tuple(block.metadata.metadata)
+    stated, metadata, envelopes = block.header, tuple(block.metadata.metadata), list(block.data.data)
+    if not block.HasField("header") or not 0 < len(envelopes) <= TRANSACTIONS:
+        raise Malformed(f"a block with {len(envelopes)} transactions, or without a header")
     head = header_bytes(stated.number, stated.previous_hash, stated.data_hash)
-    transactions = tuple(read_transaction(one, chaincode) for one in block.data.data)
+    transactions = tuple(read_transaction(one, chaincode) for one in envelopes)
     fault = ""
-    if sha256(b"".join(block.data.data)).digest() != stated.data_hash:
+    if sha256(b"".join(envelopes)).digest() != stated.data_hash:
         fault = "its transactions are not those whose hash its header states"
     elif len(metadata) != METADATA:
         fault = f"its metadata has {len(metadata)} parts, not {METADATA}"

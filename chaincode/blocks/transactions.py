@@ -255,6 +255,7 @@ def _read_space(space: Any) -> Space:
 
 
 def _version(read: Any) -> Version:
+    if not read.HasField("version"):
+        return None
     version = read.version
-    block = version.block_num
-    return (block, version.tx_num) if block or read.HasField("version") else None
+    return version.block_num, version.tx_num

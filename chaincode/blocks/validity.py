@@ -8,7 +8,8 @@ What other chaincodes do with means that are not modelled here (ranges, metadata
 counted: nothing that the federation's chaincode or the lifecycle writes or reads depends on it.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
 
 from fabric_protos.common import common_pb2
@@ -25,8 +26,11 @@ from identity.errors import EvidenceError
 UNKNOWN: Final = -1
 _REMEMBERED: Final = 1024
 _LATER: Final = (TxValidationCode.MVCC_READ_CONFLICT, TxValidationCode.PHANTOM_READ_CONFLICT)
-Key = tuple[str, str, str | bytes]
-"""A key in the state: namespace, collection of private data (empty for none), key or hash of one."""
+Place = tuple[str, str]
+"""A part of the state: a namespace, and a collection of private data in it, empty for none."""
+Key = str | bytes
+"""A key in a part of the state, or the hash of one in a collection."""
+Part = tuple[Place, Sequence[tuple[Key, Version]], Sequence[tuple[Key, bool, bytes]]]
 
 
 class State:
@@ -37,7 +41,7 @@ class State:
 
     def __init__(self, own: str) -> None:
         """``own`` is the federation's chaincode."""
-        self.versions: dict[Key, tuple[int, int]] = {}
+        self.versions: defaultdict[Place, dict[Key, Version]] = defaultdict(dict)
         self.definitions: dict[str, bytes] = {}
         self.lifecycle = Lifecycle(self.definitions)
         self.unjudged = 0
@@ -60,7 +64,7 @@ class State:
             if codes[i] == VALID and one.call is not None:
                 codes[i] = int(TxValidationCode.DUPLICATE_TXID) if one.txid in known else VALID
                 known.add(one.txid)
-        changed = set[Key]()
+        changed = defaultdict[Place, set[Key]](set)
         for i, one in enumerate(transactions):
             if codes[i] == VALID and one.call is not None:
                 codes[i] = self._apply(one.call, (block, i), changed, flags[i])
@@ -122,7 +126,7 @@ class State:
         for collection in private:
             yield self.lifecycle.collection_policy(name, collection, config)
 
-    def _apply(self, call: Call, version: tuple[int, int], changed: set[Key], flag: int) -> int:
+    def _apply(self, call: Call, version: Version, changed: Mapping[Place, set[Key]], flag: int) -> int:
         """Judge what a transaction read, and let it write where that holds. ``changed`` are the keys that earlier
         transactions of the block wrote."""
         touched = _touched(call)
@@ -133,18 +137,21 @@ class State:
             self._unknown.update(touched)
             self.unjudged += 1
             return flag
-        for space in call.spaces:
-            versions = self.versions.get
-            for key, read in _reads(space):
-                if versions(key) != read or key in changed:
+        parts = [part for space in call.spaces for part in _parts(space)]
+        for place, reads, _ in parts:
+            held, earlier = self.versions[place], changed[place]
+            for key, read in reads:
+                if held.get(key) != read or key in earlier:
                     return int(TxValidationCode.MVCC_READ_CONFLICT)
-        for space in call.spaces:
-            for key, deleted in _written(space):
-                changed.add(key)
+        for place, _, writes in parts:
+            held, earlier = self.versions[place], changed[place]
+            for key, deleted, _ in writes:
+                earlier.add(key)
                 if deleted:
-                    self.versions.pop(key, None)
+                    held.pop(key, None)
                 else:
-                    self.versions[key] = version
+                    held[key] = version
+        for space in call.spaces:
             if space.name == NAMESPACE:
                 self._define(space)
         return VALID
@@ -169,17 +176,8 @@ def _writes(space: Space) -> bool:
     return bool(space.writes or any(writes for _, _, writes in space.collections) or "metadata" in space.other)
 
 
-def _reads(space: Space) -> Iterator[tuple[Key, Version]]:
-    for key, version in space.reads:
-        yield (space.name, "", key), version
-    for collection, reads, _ in space.collections:
-        for digest, version in reads:
-            yield (space.name, collection, digest), version
-
-
-def _written(space: Space) -> Iterator[tuple[Key, bool]]:
-    for key, deleted, _ in space.writes:
-        yield (space.name, "", key), deleted
-    for collection, _, writes in space.collections:
-        for digest, deleted, _ in writes:
-            yield (space.name, collection, digest), deleted
+def _parts(space: Space) -> Iterator[Part]:
+    """What was read and written in each part of a namespace."""
+    yield (space.name, ""), space.reads, space.writes
+    for collection, reads, writes in space.collections:
+        yield (space.name, collection), reads, writes

@@ -47,10 +47,6 @@ class Authority:
         return self.folder / "msp"
 
     @property
-    def ca(self) -> Path:
-        return self.folder / "ca" / f"ca.{self.domain}-cert.pem"
-
-    @property
     def tls_ca(self) -> Path:
         return self.folder / "tlsca" / f"tlsca.{self.domain}-cert.pem"
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chaincode.files import write_whole
+from chaincode.ledgers.fabric.pauses import Pauses
 from identity.errors import Unavailable
 from ops import output, settings
 from ops.fabric import builder, material, ports, processes
@@ -159,13 +160,12 @@ def wait_listening(node: Node, seconds: float = LISTEN_SECONDS) -> None:
     Raises:
         Unavailable: ``fabric-node``: it ended, or did not listen in time.
     """
-    end = time.monotonic() + seconds
-    while not ports.accepts(node.port):
+    for _ in Pauses(_PAUSE_SECONDS, _PAUSE_SECONDS).until(time.monotonic() + seconds):
+        if ports.accepts(node.port):
+            return
         if processes.running(node.folder) is None:
             raise failed(node, "ended while it was starting")
-        if time.monotonic() > end:
-            raise failed(node, f"does not listen on port {node.port} after {seconds:.0f} s")
-        time.sleep(_PAUSE_SECONDS)
+    raise failed(node, f"does not listen on port {node.port} after {seconds:.0f} s")
 
 
 def failed(node: Node, how: str) -> Unavailable:

@@ -107,7 +107,27 @@ def steps(file: str, package: bytes, source: str, *, tls: bool) -> str:
     """The page for operators of an existing network: what to do with the package."""
     text = (HERE / "ops" / "fabric" / "operators.md").read_text(encoding="utf-8")
     options = " --tls-certificate server.pem --tls-key server.key --client-ca peers-tls-ca.pem" if tls else ""
-    values = {"file": file, "package": package_id(package), "source": source, "tls": options}
+    values = {"file": file, "package": package_id(package), "source": source, "tls": options,
+              "certificates": _CERTIFICATES if tls else _LOOPBACK, "setting": _SETTING if tls else _ADDRESS}  # fmt: skip
     for name, value in values.items():
         text = text.replace(f"@{name}@", value)
     return text
+
+
+_CERTIFICATES = """\
+   `server.pem` (with HOST among its names) and `server.key` are a TLS pair for this server, `peers-tls-ca.pem` is the authority
+   of the certificate that the peer shows to it; the peer's own TLS pair will do for that. Off the loopback interface the
+   server demands this: otherwise whoever reaches its port could run the contract."""
+_LOOPBACK = """\
+   This package is for a server on the peer's own machine (HOST is 127.0.0.1), without TLS. For another machine make one without
+   `--no-tls`: otherwise whoever reaches the port could run the contract."""
+_SETTING = """\
+   `server-tls-ca.pem` is the authority of `server.pem`; `peer-tls.pem` and `peer-tls.key` are what the peer shows:
+
+       export CHAINCODE_AS_A_SERVICE_BUILDER_CONFIG=$(python -c 'import json, sys
+       print(json.dumps(dict(zip(["address", "root_cert", "client_cert", "client_key"], \\
+           sys.argv[1:2] + [open(name).read() for name in sys.argv[2:]]))))' \\
+           HOST:9999 server-tls-ca.pem peer-tls.pem peer-tls.key)"""
+_ADDRESS = """\
+
+       export CHAINCODE_AS_A_SERVICE_BUILDER_CONFIG='{"address": "HOST:9999"}'"""

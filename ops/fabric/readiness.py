@@ -2,22 +2,24 @@
 """Whether the network is ready: each organisation commits a transaction that every organisation's contract has answered.
 
 A health check is green long before that. This goes the way that clients go, by the profile and the peer's Gateway
-service, which can only plan an endorsement when its peer has found the other organisations' peers.
+service, which can only plan an endorsement when its peer has found the other organisations' peers; and to the orderers
+directly where that service, after they were away for some minutes, does not dial them yet.
 """
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from chaincode.ledgers.fabric.gateway import CallFailed, Peer
-from chaincode.ledgers.fabric.identity import load_member
+from chaincode.ledgers.fabric.gateway import CallFailed, Orderer, Peer, hand_over
+from chaincode.ledgers.fabric.identity import Member, load_member
 from chaincode.ledgers.fabric.messages import propose, response_of, sign_transaction, status_request
-from chaincode.ledgers.fabric.profile import load_profile
+from chaincode.ledgers.fabric.pauses import Pauses
+from chaincode.ledgers.fabric.profile import Profile, load_profile
 from identity.errors import Unavailable
 from ops import output
 
 SECONDS = 45.0
 _CALL_SECONDS = 10.0
-_PAUSE_SECONDS = 0.1
 
 
 def commit(profile_file: Path, organisation: str, *, seconds: float = SECONDS) -> str:
@@ -31,27 +33,34 @@ def commit(profile_file: Path, organisation: str, *, seconds: float = SECONDS) -
     """
     profile = load_profile(profile_file)
     own = profile.organisation(organisation)
-    member, peer = load_member(own), Peer(own.peers[0])
-    everybody = [one.msp for one in profile.organisations]
-    end = time.monotonic() + seconds
+    member, peer, orderers = load_member(own), Peer(own.peers[0]), [Orderer(node) for node in profile.orderers]
     try:
-        while True:
-            proposal = propose(member, profile.channel, profile.chaincode, [b"source"], int(time.time()))
+        for _ in Pauses().until(time.monotonic() + seconds):
             try:
-                prepared = peer.endorse(proposal, profile.channel, _CALL_SECONDS, everybody)
-                pending = sign_transaction(member, proposal.txid, prepared)
-                peer.submit(pending, profile.channel, _CALL_SECONDS)
-                status = peer.status(status_request(member, profile.channel, proposal.txid), _CALL_SECONDS)
-                if status.code == "VALID":
-                    return response_of(pending.envelope).decode("ascii", "replace")
-                met = f"the transaction is in block {status.block} and invalid: {status.code}"
+                return _commit(profile, member, peer, orderers)
             except CallFailed as failure:
-                met = str(failure)
-            if time.monotonic() > end:
-                raise Unavailable(
-                    "fabric-not-ready", f"committing a transaction for {own.name}, endorsed by all, in {seconds:.0f} s: {met}",
-                    next=output.command_line("fabric", "status", "--dir", profile_file.parent),
-                )  # fmt: skip
-            time.sleep(_PAUSE_SECONDS)
+                met = failure
     finally:
-        peer.close()
+        for remote in (peer, *orderers):
+            remote.close()
+    raise Unavailable(
+        "fabric-not-ready", f"committing a transaction for {own.name}, endorsed by all, in {seconds:.0f} s: {met}",
+        next=output.command_line("fabric", "status", "--dir", profile_file.parent),
+    )  # fmt: skip
+
+
+def _commit(profile: Profile, member: Member, peer: Peer, orderers: Sequence[Orderer]) -> str:
+    """Commit one transaction; what the contracts answered. Raises CallFailed."""
+    proposal = propose(member, profile.channel, profile.chaincode, [b"source"], int(time.time()))
+    everybody = [one.msp for one in profile.organisations]
+    prepared = peer.endorse(proposal, profile.channel, _CALL_SECONDS, everybody)
+    pending = sign_transaction(member, proposal.txid, prepared)
+    try:
+        peer.submit(pending, profile.channel, _CALL_SECONDS)
+    except CallFailed:
+        if not hand_over(orderers, pending, _CALL_SECONDS):
+            raise
+    status = peer.status(status_request(member, profile.channel, proposal.txid), _CALL_SECONDS)
+    if status.code != "VALID":
+        raise CallFailed("commit", peer.node, status.code, f"the transaction is invalid in block {status.block}")
+    return response_of(pending.envelope).decode("ascii", "replace")

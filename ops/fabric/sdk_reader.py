@@ -9,8 +9,12 @@ import base64
 import hashlib
 import json
 import sys
+import time
 from importlib import import_module
 from typing import Any
+
+_SECONDS = 10.0
+_REFUSED = "an orderer does not take the transaction"
 
 
 def main() -> None:
@@ -19,7 +23,20 @@ def main() -> None:
     # Peers take the loop that is there when they are made.
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    print(json.dumps(loop.run_until_complete(read(asked))))
+    try:
+        print(json.dumps(loop.run_until_complete(read(asked))))
+    except Exception as error:
+        sys.exit(f"{type(error).__name__}: {_said(error)}")
+
+
+def _said(error: Exception) -> str:
+    """What an error says, in one line and without what the client and gRPC know of their own insides."""
+    if "Missing 'proposalResponses'" in str(error):
+        return "no peer answers"
+    if "'BroadcastResponse' object" in str(error):
+        return _REFUSED
+    details = getattr(error, "details", None)
+    return " ".join(str(details() if callable(details) else error).split())
 
 
 async def read(asked: dict[str, Any]) -> dict[str, Any]:
@@ -29,11 +46,6 @@ async def read(asked: dict[str, Any]) -> dict[str, Any]:
     requests = import_module("hfc.fabric.transaction.tx_proposal_request")
     client = fabric.Client()
     client.new_channel(asked["channel"])
-    for one in asked["orderers"]:
-        orderer = import_module("hfc.fabric.orderer").Orderer(
-            one["address"], endpoint=one["address"], tls_ca_cert_file=one["tls_ca"]
-        )
-        client._orderers[one["address"]] = orderer
     nodes = [
         peers.Peer(one["address"], endpoint=one["address"], tls_ca_cert_file=one["tls_ca"]) for one in asked["peers"]
     ]
@@ -42,7 +54,7 @@ async def read(asked: dict[str, Any]) -> dict[str, Any]:
         "reader", asked["msp"], store, asked["msp"], key_path=asked["key"], cert_path=asked["certificate"]
     )
     call = {"requestor": user, "channel_name": asked["channel"], "cc_name": asked["chaincode"]}
-    invoked = await client.chaincode_invoke(**call, peers=nodes, fcn="source", args=[], wait_for_event=True)
+    invoked = await invoke(client, asked["orderers"], **call, peers=nodes, fcn="source", args=[], wait_for_event=True)
     values = await client.chaincode_query(**call, peers=nodes[:1], fcn="get", args=asked["keys"])
     info = await client.query_info(user, asked["channel"], nodes[:1])
     blocks = []
@@ -56,6 +68,28 @@ async def read(asked: dict[str, Any]) -> dict[str, Any]:
         "height": info.height, "tip": base64.b64encode(info.currentBlockHash).decode(), "blocks": blocks,
         "transaction": client.evt_tx_id, "invoked": invoked, "values": values,
     }  # fmt: skip
+
+
+async def invoke(client: Any, orderers: list[dict[str, Any]], **call: Any) -> Any:
+    """Run the contract in a transaction, by the first orderer that takes it: the client takes any, and asks no other one.
+
+    While the orderers choose another leader none takes it, so they are asked for some seconds.
+    """
+    end, failed = time.monotonic() + _SECONDS, Exception("the profile names no orderer")
+    while time.monotonic() < end:
+        for one in orderers:
+            orderer = import_module("hfc.fabric.orderer").Orderer(
+                one["address"], endpoint=one["address"], tls_ca_cert_file=one["tls_ca"]
+            )
+            client._orderers = {one["address"]: orderer}
+            try:
+                return await client.chaincode_invoke(**call)
+            except Exception as error:
+                failed = error
+                if not _said(error).startswith(("failed to connect", _REFUSED)):
+                    raise
+        await asyncio.sleep(0.5)
+    raise failed
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ with the protocol's current messages: it has an environment and a process of its
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,7 @@ from chaincode.ledgers.fabric.profile import Node, Profile
 from identity import canonical
 from identity.errors import EvidenceError, Unavailable
 from ops import output, settings
+from ops.fabric import plan
 
 Say = Callable[[str], None]
 HERE = Path(__file__).resolve().parent
@@ -35,6 +37,7 @@ _INSTALL_SECONDS = 600
 _READ_SECONDS = 300
 _ENTRIES = 50
 _CALL_SECONDS = 20.0
+_DETAILS = re.compile(r'details = "([^"\n]*)"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,8 @@ def environment(say: Say) -> Path:
             )  # fmt: skip
             if made.returncode:
                 last = "\n".join((made.stdout + made.stderr).strip().splitlines()[-8:])
-                raise Unavailable("second-reader-install", f"fabric-sdk-py could not be installed:\n{last}")
+                again = "With a package registry within reach, the same command again."
+                raise Unavailable("second-reader-install", f"fabric-sdk-py could not be installed:\n{last}", next=again)
         done.touch()
     return python
 
@@ -144,14 +148,30 @@ def _second(python: Path, profile: Profile, organisation: str, keys: list[str]) 
                 capture_output=True, text=True, timeout=_READ_SECONDS, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
-            raise Unavailable("second-reader", f"fabric-sdk-py did not end in {_READ_SECONDS} s.") from error
+            raise Unavailable(
+                "second-reader", f"fabric-sdk-py did not end in {_READ_SECONDS} s.", next=_next(profile)
+            ) from error
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
-        last = "\n".join((done.stderr or "it said nothing").strip().splitlines()[-6:])
-        message = f"fabric-sdk-py could not read the channel:\n{last}"
-        raise Unavailable("second-reader", message, next=output.command_line("fabric", "status"))
+        raise Unavailable(
+            "second-reader", f"fabric-sdk-py could not read the channel:\n{_said(done.stderr)}", next=_next(profile)
+        )
     read: dict[str, Any] = json.loads(lines[-1])
     return read
+
+
+def _said(stderr: str) -> str:
+    """What a failure of the second reader says: its last line, and what nodes had answered before."""
+    last = (stderr.strip() or "it said nothing").splitlines()[-1]
+    return "\n".join(dict.fromkeys([*_DETAILS.findall(stderr), last]))
+
+
+def _next(profile: Profile) -> str:
+    """The command that shows what of a network is away."""
+    folder = profile.path.parent
+    if (folder / plan.FILE).exists():
+        return output.command_line("fabric", "status", "--dir", output.relative(folder))
+    return f"See whether the nodes that {output.relative(profile.path)} names are there, then the same command again."
 
 
 def _node(node: Node) -> Mapping[str, str | None]:
@@ -167,7 +187,9 @@ def _first(profile: Profile, organisation: str, second: Mapping[str, Any]) -> di
         blocks = list(peer.blocks(request, _READ_SECONDS))
         status = peer.status(status_request(member, profile.channel, second["transaction"]), _CALL_SECONDS)
     except CallFailed as failure:
-        raise Unavailable("second-reader", f"The gateway could not read the channel: {failure}.") from failure
+        raise Unavailable(
+            "second-reader", f"The gateway could not read the channel: {failure}.", next=_next(profile)
+        ) from failure
     finally:
         peer.close()
     return {

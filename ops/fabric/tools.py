@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from chaincode.ledgers.fabric.pauses import Pauses
 from identity.errors import Unavailable
 from ops import output, settings
 
 _SHOWN_LINES = 8
 _STEP_SECONDS = 60.0
-_PAUSE_SECONDS = 0.1
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _STOPPED = re.compile(
     r"deadline|timed? ?out|unavailable|connection refused|no raft leader|transport|eof", re.IGNORECASE
@@ -74,15 +74,14 @@ def retried(act: Callable[[], Result], *, seconds: float, also: str = "") -> Res
 
     Raises what the last attempt raised.
     """
-    end = time.monotonic() + seconds
-    while True:
+    for _ in Pauses().until(time.monotonic() + seconds):
         try:
             return act()
         except Unavailable as error:
-            passes = _STOPPED.search(error.message) or (also and also in error.message)
-            if time.monotonic() > end or not passes:
-                raise
-        time.sleep(_PAUSE_SECONDS)
+            failed = error
+            if not _STOPPED.search(error.message) and not (also and also in error.message):
+                break
+    raise failed
 
 
 def side_by_side(act: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:

@@ -116,7 +116,7 @@ class Gateway:
         self.fault: Callable[[str, str], None] = lambda _step, _txid: None
         self.order: Callable[[Any], None] = lambda envelope: channel.append([envelope])
         self.calls: list[str] = []
-        self.lag = 0  # blocks that it says it does not have yet
+        self.lag = 0  # blocks that it does not have yet
         self.code: int | None = None  # what it says of every transaction
         self._server = grpc.server(ThreadPoolExecutor(32), options=[("grpc.max_receive_message_length", 32 << 20),
                                                                     ("grpc.max_metadata_size", 1 << 20)])  # fmt: skip
@@ -178,27 +178,33 @@ class Gateway:
         creator = common_pb2.SignatureHeader.FromString(payload.header.signature_header).creator
         _verify(creator, envelope.payload, envelope.signature, context)
         seek = ab_pb2.SeekInfo.FromString(payload.data)
-        last = seek.stop.specified.number if seek.stop.HasField("specified") else len(self.channel.blocks) - 1
-        number, waits = seek.start.specified.number, seek.behavior == ab_pb2.SeekInfo.BLOCK_UNTIL_READY
-        if not waits and number >= len(self.channel.blocks):
+        number, specified = seek.start.specified.number, seek.stop.HasField("specified")
+        last = seek.stop.specified.number if specified else self.height - 1
+        if specified and number > last:
+            yield events_pb2.DeliverResponse(status=common_pb2.BAD_REQUEST)
+            return
+        if seek.behavior != ab_pb2.SeekInfo.BLOCK_UNTIL_READY and number >= self.height:
             yield events_pb2.DeliverResponse(status=common_pb2.NOT_FOUND)
             return
-        while number <= last or waits:  # as a real peer: one that is to wait does so even beyond the last one asked for
+        for one in range(number, last + 1):
             with self.channel.grown:
-                while len(self.channel.blocks) <= number and context.is_active():
+                while self.height <= one and context.is_active():
                     self.channel.grown.wait(0.05)
             if not context.is_active():
                 return
-            yield events_pb2.DeliverResponse(block=self.channel.blocks[number])
-            number += 1
-            waits = waits and number <= last
+            yield events_pb2.DeliverResponse(block=self.channel.blocks[one])
+        self._before("blocks-end", "", context)
         yield events_pb2.DeliverResponse(status=common_pb2.SUCCESS)
 
     def DeliverFiltered(self, requests: Any, context: Any) -> Any:  # noqa: N802 - as the service says
         next(requests)
         self._before("newest", "", context)
-        newest = len(self.channel.blocks) - 1 - self.lag
-        yield events_pb2.DeliverResponse(filtered_block=events_pb2.FilteredBlock(number=newest))
+        yield events_pb2.DeliverResponse(filtered_block=events_pb2.FilteredBlock(number=self.height - 1))
+
+    @property
+    def height(self) -> int:
+        """How many blocks it has."""
+        return len(self.channel.blocks) - self.lag
 
     # What the services have beside
     DeliverWithPrivateData = ChaincodeEvents = None

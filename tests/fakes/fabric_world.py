@@ -96,7 +96,7 @@ def organisation(folder: Path, gateway: Gateway) -> Organisation:
     certificate.write_bytes(self_signed(made, gateway.msp))
     key.write_bytes(pem(made))
     node = Node(gateway.address, gateway.msp, None)
-    return Organisation(gateway.msp[:-3], gateway.msp, (node,), certificate, key, certificate, None)
+    return Organisation(gateway.msp[:-3], gateway.msp, (node,), certificate, key)
 
 
 def self_signed(key: Key, name: str) -> bytes:

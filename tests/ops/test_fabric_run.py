@@ -14,7 +14,7 @@ from chaincode.audit import PASS
 from chaincode.entries import open_entry
 from chaincode.ledgers.fabric.profile import save_profile
 from chaincode.ledgers.sqlite import SqliteLedger
-from ops.commands.audit import verify_folder
+from ops.audits import verify_folder
 from ops.fabric import existing, processes
 from ops.fabric.existing import Network
 from ops.fabric.network import Wanted

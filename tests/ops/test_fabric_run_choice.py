@@ -64,6 +64,14 @@ def test_an_error_keeps_its_kind_and_says_that_the_run_goes_on() -> None:
     assert explained.message.startswith("It was sent.")
     assert "the same command goes on" in explained.message
     assert said == []
+    assert explained.next == "as it was"
+
+
+@pytest.mark.parametrize("next_", [None, "fedledger fabric status"])
+def test_of_a_network_that_is_elsewhere_its_operators_are_asked(next_: str | None) -> None:
+    error = OutcomeUnknown("fabric-outcome-unknown", "It was sent.", next=next_)
+    explained = Trouble(Channel(Path("p.json"), None), lambda _text: None).explained(error)
+    assert "operators" in str(explained.next)
 
 
 def test_a_mirror_takes_nothing_by_submission_and_mirrors_one_log(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 """Another client reads a real channel with entries on it, and what it reads is compared; a difference is named."""
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,20 +18,32 @@ from tests.chaincode.ledgers.stream import ORIGIN, Stream
 from tests.fabric_network import MakeNetwork, copy_contract, quiet
 from tests.ops.runs import Terminal
 
+MakeFolder = Callable[[str], Path]
+
 
 @pytest.fixture(scope="module")
-def folder(make_network: MakeNetwork, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network whose ledger holds a federation's first entries."""
-    here = make_network(Wanted(root=copy_contract(tmp_path_factory.mktemp("contract")), organisations=2))
-    try:
-        second_reader.environment(quiet)
-    except Unavailable as error:
-        pytest.skip(f"no second reader here: {error.message}")
-    stream = Stream(at=int(time.time()), origin=f"{ORIGIN}/fedledger/fedledger", log_key=None)
-    with FabricLedger.open(load_profile(here.folder / "profile.json"), "coordinator") as ledger:
-        outcomes = ledger.submit(stream.whole(rounds=1))
-    assert not [one for one in outcomes if isinstance(one, Rejected)]
-    return here.folder
+def make_folder(make_network: MakeNetwork, tmp_path_factory: pytest.TempPathFactory) -> MakeFolder:
+    """Makes networks, by how their orderers agree, whose ledgers hold a federation's first entries."""
+    root = copy_contract(tmp_path_factory.mktemp("contract") / "copy")
+
+    def make(consensus: str) -> Path:
+        here = make_network(Wanted(consensus, root=root, organisations=2))
+        try:
+            second_reader.environment(quiet)
+        except Unavailable as error:
+            pytest.skip(f"no second reader here: {error.message}")
+        stream = Stream(at=int(time.time()), origin=f"{ORIGIN}/fedledger/fedledger", log_key=None)
+        with FabricLedger.open(load_profile(here.folder / "profile.json"), "coordinator") as ledger:
+            outcomes = ledger.submit(stream.whole(rounds=1))
+        assert not [one for one in outcomes if isinstance(one, Rejected)]
+        return here.folder
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def folder(make_folder: MakeFolder) -> Path:
+    return make_folder("raft")
 
 
 def test_both_read_the_same(folder: Path, terminal: Terminal) -> None:
@@ -42,6 +55,17 @@ def test_both_read_the_same(folder: Path, terminal: Terminal) -> None:
     assert int(keys.split()[2]) > 10
     assert compared["the transaction that it made"] == "VALID"
     assert "same" in terminal("fabric", "second-reader", "--dir", folder, "--organisation", "hospitals-1")
+
+
+@pytest.mark.parametrize("consensus", ["raft3", "bft"])
+def test_it_reads_and_writes_where_one_of_several_orderers_is_away(
+    make_folder: MakeFolder, terminal: Terminal, consensus: str
+) -> None:
+    folder = make_folder(consensus)
+    assert terminal.json("fabric", "second-reader", "--dir", folder)["agree"]
+    assert network.kill(folder, "orderer-1")
+    assert terminal.json("fabric", "second-reader", "--dir", folder)["agree"]
+    network.down(folder, wipe=False, say=quiet)
 
 
 def test_a_difference_is_an_error_that_names_it() -> None:
@@ -61,5 +85,7 @@ def test_without_an_answer_it_says_what_the_other_client_said(folder: Path) -> N
 def test_a_network_that_is_down_is_named(folder: Path, terminal: Terminal) -> None:
     network.down(folder, wipe=False, say=quiet)
     profile = load_profile(folder / "profile.json")
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable, match=r"could not read the channel:\nValueError: no peer answers") as caught:
         second_reader._second(second_reader.environment(quiet), profile, "coordinator", ["federation"])
+    assert caught.value.next is not None
+    assert caught.value.next.endswith(f"fabric status --dir {folder}")

@@ -4,7 +4,10 @@
 import gzip
 import hashlib
 import json
+import os
+import re
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ import yaml  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chaincode.ledgers.fabric.profile import load_profile
 from identity.errors import UsageError
 from ops.fabric import builder, channel, material, nodes, package, plan, ports
 from ops.fabric.plan import CONSENSUS, Contract, Orderer, Organisation, Plan
@@ -144,6 +148,39 @@ def test_the_page_for_operators_is_complete(tls: bool) -> None:
     assert SOURCE in page
     assert "@" not in page
     assert ("--client-ca" in page) == tls
+
+
+def indented(page: str, first: str) -> str:
+    """The block of a page that begins with these words, without its margin."""
+    block = re.search(rf"^ {{7}}{re.escape(first)}.*?(?=\n\n)", page, re.DOTALL | re.MULTILINE)
+    assert block is not None
+    return re.sub("^ {7}", "", block[0], flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_the_command_on_the_page_makes_the_peers_setting(tmp_path: Path, tls: bool) -> None:
+    page = package.steps("package.tar.gz", package.make(SOURCE, tls=tls), SOURCE, tls=tls)
+    texts = {"server-tls-ca.pem": "one\ntwo\n", "peer-tls.pem": '"three"\n', "peer-tls.key": "four\\\n"}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    command = f'{indented(page, "export CHAINCODE")}\nprintf %s "$CHAINCODE_AS_A_SERVICE_BUILDER_CONFIG"'
+    environment = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, check=True)
+    expected = dict(zip(["root_cert", "client_cert", "client_key"], texts.values(), strict=True)) if tls else {}
+    assert json.loads(done.stdout) == {"address": "HOST:9999", **expected}
+
+
+def test_the_profile_on_the_page_is_one(tmp_path: Path) -> None:
+    page = package.steps("package.tar.gz", package.make(SOURCE, tls=True), SOURCE, tls=True)
+    (tmp_path / "profile.json").write_text(indented(page, '{"channel"'))
+    read = load_profile(tmp_path / "profile.json")
+    ours, theirs = read.organisations
+    assert ours.key == tmp_path / "client.key"
+    assert theirs.key is None
+    assert theirs.peers[0].tls_ca == tmp_path / "other-tls-ca.pem"
+    assert read.orderers[0].address == "HOST:7050"
 
 
 def builder_output(tmp_path: Path, server: dict[str, Any], *, tls: bool) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 """The ledger on a Hyperledger Fabric channel, as a client of its peers. ``ledger`` is what others use; in its service:
 
 profile, identity          whose peers there are, and who signs
-messages, gateway          what is sent to a peer, and the calls that send it
+messages, gateway          what is sent to a peer or an orderer, and the calls that send it
+pauses                     waiting between attempts
 batches, together, sending, journal
                            which entries share a transaction, and how each gets onto the channel exactly once
 blocks, log, positions     the entries and their tree, out of the blocks that a peer hands over

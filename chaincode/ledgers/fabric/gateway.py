@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One peer as a client sees it: its Gateway service and its block events, and what its errors say.
+"""One peer as a client sees it: its Gateway service and its block events, and what its errors say; and one orderer.
 
-Every failure names the step, the peer that was asked, and what each peer behind it answered.
+Every failure names the step, the node that was asked, and what each node behind it answered.
 """
 
 import os
+import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 import grpc
 from fabric_protos.common import common_pb2
 from fabric_protos.gateway import gateway_pb2, gateway_pb2_grpc
+from fabric_protos.orderer import ab_pb2_grpc
 from fabric_protos.peer import events_pb2_grpc, transaction_pb2
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError
@@ -24,6 +26,10 @@ from identity.errors import CredentialError, UsageError
 MESSAGE_LIMIT = 64 << 20
 WAITED_ENOUGH = ("DEADLINE_EXCEEDED", "CANCELLED")
 """Codes of a call whose time is up; a peer that hangs up at that moment makes it the second one."""
+_REFUSED = {
+    "NOT_FOUND": "it has no such block, or has not joined the channel that the profile names",
+    "FORBIDDEN": "it does not let the client of the profile read the channel",
+}
 _DETAILS = "grpc-status-details-bin"
 _OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_LIMIT),
@@ -47,7 +53,7 @@ class Detail:
 
 
 class CallFailed(Exception):  # noqa: N818 - a state of the network
-    """A call to a peer failed: `step` (endorse, submit, status, evaluate, blocks), the gRPC code's name, and why."""
+    """A call failed: `step` (endorse, submit, status, evaluate, blocks; order at an orderer), the gRPC code's name, and why."""
 
     def __init__(self, step: str, node: Node, code: str, message: str, details: Sequence[Detail] = ()) -> None:
         super().__init__(step, node, code, message, details)
@@ -56,6 +62,8 @@ class CallFailed(Exception):  # noqa: N818 - a state of the network
     def __str__(self) -> str:
         if self.step == "status" and self.code in WAITED_ENOUGH:
             return f"status at {self.node.msp}'s peer {self.node.address}: no block has it yet"
+        if self.step == "blocks" and self.code in WAITED_ENOUGH:
+            return f"{self.node.msp}'s peer {self.node.address} has not got them yet"
         said = "; ".join(f"{d.msp or 'orderer'} at {d.address}: {d.message[:300]}" for d in self.details)
         return f"{self.step} at {self.node.msp}'s peer {self.node.address}: {self.code}, {said or self.message[:300]}"
 
@@ -68,22 +76,81 @@ class Status:
     block: int
 
 
-class Peer:
-    """A connection to one peer. Thread-safe; made anew in a process that was forked."""
+class Remote:
+    """A connection to one node. Thread-safe; made anew in a process that was forked."""
 
     def __init__(self, node: Node) -> None:
         """Raises CredentialError(fabric-tls-ca), UsageError(fabric-tls-needed)."""
         self.node = node
         self._credentials = _credentials(node)
         self._process, self._channel = 0, None
-        self._gateway: Any = None
-        self._deliver: Any = None
 
     def close(self) -> None:
         """Hang up."""
         if self._channel is not None and self._process == os.getpid():
             self._channel.close()
         self._channel, self._process = None, 0
+
+    def _call(self, step: str, call: Callable[[], Any]) -> Any:
+        if self._process != os.getpid():
+            self._connect()
+        try:
+            return call()
+        except grpc.RpcError as error:
+            raise CallFailed(step, self.node, error.code().name, error.details() or "", _details_of(error)) from error
+
+    def _connect(self) -> None:
+        """Open the channel; gRPC connects at the first call."""
+        if self._credentials is None:
+            self._channel = grpc.insecure_channel(self.node.address, options=_OPTIONS)
+        else:
+            self._channel = grpc.secure_channel(self.node.address, self._credentials, options=_OPTIONS)
+        self._serve(self._channel)
+        self._process = os.getpid()
+
+    def _serve(self, channel: Any) -> None:
+        """Make what calls the node's services over a channel."""
+        raise NotImplementedError
+
+
+class Orderer(Remote):
+    """A connection to one orderer, for when no peer's gateway reaches it."""
+
+    def _serve(self, channel: Any) -> None:
+        self._broadcast = ab_pb2_grpc.AtomicBroadcastStub(channel)
+
+    def order(self, pending: Pending, timeout: float) -> None:
+        """Hand a signed transaction to the orderer. Raises CallFailed."""
+        envelope = common_pb2.Envelope.FromString(pending.envelope)
+        stream = self._call("order", lambda: self._broadcast.Broadcast(iter([envelope]), timeout=timeout))
+        try:
+            answer = self._call("order", lambda: next(stream, None))
+        finally:
+            stream.cancel()
+        if answer is None or answer.status != common_pb2.SUCCESS:
+            said = "nothing" if answer is None else f"{common_pb2.Status.Name(answer.status)} {answer.info}"
+            raise CallFailed("order", self.node, "UNAVAILABLE", f"the orderer answers {said}")
+
+
+def hand_over(orderers: Sequence[Orderer], pending: Pending, timeout: float) -> bool:
+    """Hand a signed transaction to the first orderer that takes it, in any order; whether one did.
+
+    For where no gateway can: one that lost an orderer for some minutes dials it again only after pauses of up to two minutes,
+    which no setting of a peer changes, and says meanwhile that nobody is there.
+    """
+    for orderer in random.sample(orderers, len(orderers)):
+        with suppress(CallFailed):
+            orderer.order(pending, timeout)
+            return True
+    return False
+
+
+class Peer(Remote):
+    """A connection to one peer."""
+
+    def _serve(self, channel: Any) -> None:
+        self._gateway: Any = gateway_pb2_grpc.GatewayStub(channel)
+        self._deliver: Any = events_pb2_grpc.DeliverStub(channel)
 
     def endorse(self, proposal: Proposal, channel: str, timeout: float, organisations: Sequence[str] = ()) -> Any:
         """Return the transaction that the gateway made of the endorsements, unsigned. Raises CallFailed.
@@ -128,7 +195,8 @@ class Peer:
                 if answer.WhichOneof("Type") != "block":
                     if answer.status == common_pb2.SUCCESS:
                         return
-                    raise CallFailed("blocks", self.node, common_pb2.Status.Name(answer.status), "the peer refuses")
+                    name = common_pb2.Status.Name(answer.status)
+                    raise CallFailed("blocks", self.node, name, _REFUSED.get(name, "the peer refuses"))
                 yield answer.block
         finally:
             stream.cancel()
@@ -145,30 +213,12 @@ class Peer:
         number: int = answer.filtered_block.number
         return number
 
-    def _call(self, step: str, call: Callable[[], Any]) -> Any:
-        if self._process != os.getpid():
-            self._connect()
-        try:
-            return call()
-        except grpc.RpcError as error:
-            raise CallFailed(step, self.node, error.code().name, error.details() or "", _details_of(error)) from error
-
-    def _connect(self) -> None:
-        """Open the channel; gRPC connects at the first call."""
-        if self._credentials is None:
-            self._channel = grpc.insecure_channel(self.node.address, options=_OPTIONS)
-        else:
-            self._channel = grpc.secure_channel(self.node.address, self._credentials, options=_OPTIONS)
-        self._gateway = gateway_pb2_grpc.GatewayStub(self._channel)
-        self._deliver = events_pb2_grpc.DeliverStub(self._channel)
-        self._process = os.getpid()
-
 
 def _credentials(node: Node) -> Any:
     if node.tls_ca is None:
         if node.address.rpartition(":")[0] not in ("127.0.0.1", "localhost", "[::1]"):
-            message = f"The profile names no TLS certificate authority for the peer {node.address}."
-            raise UsageError("fabric-tls-needed", message, next="Only a peer on loopback may go without.")
+            message = f"The profile names no TLS certificate authority for {node.address}."
+            raise UsageError("fabric-tls-needed", message, next="Only nodes on loopback may go without.")
         return None
     try:
         return grpc.ssl_channel_credentials(node.tls_ca.read_bytes())

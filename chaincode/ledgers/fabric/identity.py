@@ -20,6 +20,9 @@ from identity.errors import CredentialError
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 
+PEM = "Name PEM files of a client: its certificate, and its unencrypted key (openssl pkcs8 -topk8 -nocrypt)."
+
+
 @dataclass(frozen=True, slots=True)
 class Member:
     """A client of an organisation: `creator` is its serialised identity, `sign` signs a message as Fabric asks."""
@@ -38,11 +41,18 @@ def load_member(organisation: Organisation) -> Member:
 
     Raises CredentialError: msp-file, msp-malformed, msp-key-type, msp-key-mismatch (the key is not the certificate's).
     """
+    if organisation.certificate is None or organisation.key is None:
+        message = f"The profile names no certificate and key of a client of {organisation.name}."
+        raise CredentialError("msp-file", message, next="Name both, or act for an organisation that has them.")
     try:
         certificate, key = organisation.certificate.read_bytes(), organisation.key.read_bytes()
     except OSError as error:
         raise CredentialError("msp-file", f"A file of {organisation.name}'s client cannot be read: {error}.") from error
-    return make_member(organisation.msp, certificate, key)
+    try:
+        return make_member(organisation.msp, certificate, key)
+    except CredentialError as error:
+        files = f"{error.message} The files: {organisation.certificate}, {organisation.key}."
+        raise CredentialError(error.code, files, next=PEM) from error
 
 
 def make_member(msp: str, certificate: bytes, key: bytes) -> Member:

@@ -20,12 +20,14 @@ from chaincode.fabric_outcomes import Duplicate, Verdict, open_or_refuse
 from chaincode.ledgers import Receipt
 from chaincode.ledgers.fabric.batches import Batch, waves
 from chaincode.ledgers.fabric.blocks import header_hash
-from chaincode.ledgers.fabric.gateway import CallFailed, Peer
+from chaincode.ledgers.fabric.gateway import CallFailed, Orderer, Peer
 from chaincode.ledgers.fabric.identity import load_member
 from chaincode.ledgers.fabric.journal import Journal
 from chaincode.ledgers.fabric.log import BlockLog
 from chaincode.ledgers.fabric.messages import propose
+from chaincode.ledgers.fabric.pauses import Pauses
 from chaincode.ledgers.fabric.profile import Place, Profile
+from chaincode.ledgers.fabric.refusals import AGAIN
 from chaincode.ledgers.fabric.sending import Patience, Sender, Sent
 from chaincode.ledgers.fabric.together import Together
 from identity import canonical
@@ -52,11 +54,21 @@ class FabricLedger:
         if not self._own:
             raise UsageError("profile-organisation", f"{profile.path} names no peer of {own.name}.")
         self._peers = [*self._own, *others]
+        self._orderers = [Orderer(node) for node in profile.orderers]
         self._member, self._clock, self._patience = member, clock, patience
+        self._pauses = Pauses(patience.first_pause, patience.longest_pause)
         self._sender = Sender(
-            member, self._place, self._peers, Journal(pending), clock=clock, patience=patience, notice=notice
+            member, self._place, self._peers, self._orderers, Journal(pending), clock=clock, patience=patience,
+            pauses=self._pauses, notice=notice,
+        )  # fmt: skip
+        self._log = BlockLog(
+            member,
+            self._place,
+            genesis_hash(profile.genesis),
+            patience=patience.total,
+            pauses=self._pauses,
+            folder=pending,
         )
-        self._log = BlockLog(member, self._place, genesis_hash(profile.genesis), patience.total, pending)
         self._together = Together(self._sender.send)
         self._threads = ThreadPoolExecutor(OPENED_AT_ONCE, thread_name_prefix="opening")
 
@@ -94,9 +106,12 @@ class FabricLedger:
             for batch, sent in zip(wave, self._send(wave, newest >= 0), strict=True):
                 verdicts.update(zip(batch.places, sent.verdicts, strict=True))
                 newest = max(newest, -1 if sent.block is None else sent.block)
-        if newest >= 0:
-            self._log.read_to(self._peers, newest)
-        return [one if isinstance(one, Rejected) else self._outcome(verdicts[i]) for i, one in enumerate(opened)]
+        try:
+            if newest >= 0:
+                self._log.read_to(self._peers, newest)
+            return [one if isinstance(one, Rejected) else self._outcome(verdicts[i]) for i, one in enumerate(opened)]
+        except Unavailable as error:
+            raise _stored(error, "What was accepted is on the ledger", AGAIN) from error
 
     def get(self, keys: Collection[str]) -> dict[str, bytes | None]:
         """Return the state under each key, from a peer of one's own organisation.
@@ -113,7 +128,11 @@ class FabricLedger:
         return found
 
     def entries(self, start: int = 0) -> Iterator[bytes]:
-        """Iterate over the envelopes from number `start` to the newest now, from the blocks of one's own peers."""
+        """Iterate over the envelopes from number `start` to the newest now, from the blocks of one's own peers.
+
+        What this ledger's `submit` answered with receipts is seen, even where one's own peers are behind: they are
+        waited for. Raises Unavailable(fabric-blocks), EvidenceError: fabric-block, fabric-fork, fabric-genesis.
+        """
         return self._log.entries(self._own, max(start, 0))
 
     def follow(self, start: int = 0) -> Iterator[bytes]:
@@ -150,12 +169,13 @@ class FabricLedger:
         return len(pending)
 
     def close(self) -> None:
-        """Hang up; a second call does nothing."""
+        """Hang up; a second call does nothing. What other threads have under way is not tried again."""
+        self._pauses.closing.set()
         self._together.close()
         self._log.save()
         self._threads.shutdown(wait=True)
-        for peer in self._peers:
-            peer.close()
+        for remote in (*self._peers, *self._orderers):
+            remote.close()
 
     def __enter__(self) -> Self:
         """Return the ledger itself."""
@@ -177,9 +197,7 @@ class FabricLedger:
         stored = stored or any(isinstance(one, Sent) and one.block is not None for one in results)
         for one in results:
             if isinstance(one, Unavailable) and stored and not isinstance(one, OutcomeUnknown):
-                raise OutcomeUnknown(
-                    one.code, f"A part of the entries is stored. {one.message}", next=one.next
-                ) from one
+                raise _stored(one, "A part of the entries is stored") from one
             if isinstance(one, Exception):
                 raise one
         return [one for one in results if isinstance(one, Sent)]
@@ -187,21 +205,19 @@ class FabricLedger:
     def _outcome(self, verdict: Verdict) -> Outcome:
         if isinstance(verdict, Rejected):
             return verdict
+        attempts = self._pauses.until(time.monotonic() + self._patience.total)
         index = self._log.index_of(verdict.entry)
-        end = time.monotonic() + self._patience.total
-        while index is None:  # in the state of the peer that answered, in no block that was read here
+        while index is None and next(attempts, None):  # in the state of the peer that answered, in no block read here
             self._log.read_to(self._peers, None)
             index = self._log.index_of(verdict.entry)
-            time.sleep(0 if index is not None else self._patience.first_pause)
-            if index is None and time.monotonic() >= end:
-                message = f"Entry {verdict.entry[:12]} is on the ledger, in a block that no peer shows yet."
-                raise Unavailable("fabric-blocks", message, next="Submit it again: it answers with its receipt.")
+        if index is None:
+            raise Unavailable("fabric-blocks", f"No peer shows the block of entry {verdict.entry[:12]} yet.")
         return Receipt(verdict.entry, index)
 
     def _evaluate(self, arguments: Sequence[bytes], organisation: str) -> bytes:
         """Ask the peers of an organisation, through any peer of one's own. Raises Unavailable(fabric-read)."""
         end = time.monotonic() + self._patience.call
-        for pause in self._sender.pauses(end):
+        for _ in self._pauses.until(end):
             for peer in self._own:
                 proposal = propose(self._member, self._place.channel, self._place.chaincode, arguments, self._clock())
                 try:
@@ -211,7 +227,6 @@ class FabricLedger:
                     failed = failure
             if failed.code == "UNKNOWN":  # the chaincode's own answer
                 break
-            time.sleep(pause)
         raise Unavailable(
             "fabric-read", f"No peer of {organisation} answers: {failed}.", next="fedledger fabric status"
         )
@@ -236,6 +251,11 @@ def _values(data: bytes) -> list[bytes | None]:
     if not isinstance(value, list) or not all(item is None or isinstance(item, str) for item in value):
         raise EvidenceError("fabric-read", "The state was answered in no form that this version reads.")
     return [None if item is None else canonical.b64decode(item) for item in value]
+
+
+def _stored(error: Unavailable, what: str, next_: str | None = None) -> OutcomeUnknown:
+    """Return the error of a step before which something was stored."""
+    return OutcomeUnknown(error.code, f"{what}. {error.message}", next=next_ or error.next)
 
 
 def _now() -> int:

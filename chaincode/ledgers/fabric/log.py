@@ -8,7 +8,7 @@ histories), and remembers where entries are, also between processes: some 150 by
 import threading
 import time
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,15 @@ from chaincode.ledgers.fabric.blocks import Logged, data_hash, entries_of, heade
 from chaincode.ledgers.fabric.gateway import CallFailed, Peer
 from chaincode.ledgers.fabric.identity import Member
 from chaincode.ledgers.fabric.messages import FOR_EVER, seek
+from chaincode.ledgers.fabric.pauses import Pauses
 from chaincode.ledgers.fabric.positions import Positions, load, place_of, save
 from chaincode.ledgers.fabric.profile import Place
 from identity.errors import EvidenceError, Unavailable
 
 WORTH = 32
 """Blocks that are new since the last time, before what was seen is kept again."""
+TURN_SECONDS = 5.0
+"""How long one peer is waited for that is behind, before the next one is asked."""
 
 
 class BlockLog:
@@ -33,10 +36,11 @@ class BlockLog:
     """
 
     def __init__(
-        self, member: Member, place: Place, genesis: bytes | None, patience: float, folder: Path | None = None
-    ) -> None:
+        self, member: Member, place: Place, genesis: bytes | None, *, patience: float, pauses: Pauses,
+        folder: Path | None = None,
+    ) -> None:  # fmt: skip
         self._member, self._channel, self._chaincode = member, place.channel, place.chaincode
-        self._genesis, self._patience = genesis, patience
+        self._genesis, self._patience, self._pauses = genesis, patience, pauses
         self._lock = threading.RLock()
         self._kept = None if folder is None or genesis is None else place_of(folder, genesis, place.chaincode)
         self._seen = Positions() if self._kept is None else load(self._kept)
@@ -71,45 +75,64 @@ class BlockLog:
         """
         with self._lock:
             if block is None or block >= self._seen.next:
-                for _ in self._stream(peers, self._seen.next, block, self._patience):
+                for _ in self._stream(peers, self._seen.next, block):
                     pass
 
     def entries(self, peers: Sequence[Peer], start: int, *, follow: bool = False) -> Iterator[bytes]:
         """Iterate over the envelopes from number `start` to the newest now; with `follow`, on as they come.
 
+        No entry that was seen here before is left out: a peer that is behind is waited for.
         Raises as `read_to`; with `follow` Unavailable only after `patience` without any peer.
         """
         with self._lock:
             place = bisect_right(self._seen.first, start) - 1
             block = self._seen.block[place] if 0 <= start < self.size else self._seen.next
-        for number, logged in self._stream(
-            peers, block, FOR_EVER if follow else None, None if follow else self._patience
-        ):
+            seen = self._seen.next
+        blocks = self._stream(peers, block, FOR_EVER) if follow else self._up_to_newest(peers, block, seen)
+        for number, logged in blocks:
             if number >= start:
                 yield logged.envelope
 
-    def _stream(
-        self, peers: Sequence[Peer], block: int, last: int | None, timeout: float | None
-    ) -> Iterator[tuple[int, Logged]]:
-        """Iterate over numbered entries from a block on, by another peer where one fails."""
-        given_up = time.monotonic() + self._patience
+    def _up_to_newest(self, peers: Sequence[Peer], block: int, seen: int) -> Iterator[tuple[int, Logged]]:
+        yield from self._stream(peers, block, seen - 1)
+        yield from self._stream(peers, seen, None)
+
+    def _stream(self, peers: Sequence[Peer], block: int, last: int | None) -> Iterator[tuple[int, Logged]]:
+        """Iterate over numbered entries of the blocks from one to another; where peers fail, patience begins with each block."""
         while True:
-            for peer in peers:
-                try:
-                    for read in peer.blocks(seek(self._member, self._channel, block, last, int(time.time())), timeout):
-                        block = read.header.number + 1
-                        given_up = time.monotonic() + self._patience
-                        yield from self._absorb(read)
+            began = block
+            for _ in self._pauses.until(time.monotonic() + self._patience):
+                block, failed = yield from self._ask(peers, block, last)
+                if failed is None:
                     return
-                except CallFailed as failure:
-                    if last is None and block and failure.code == "NOT_FOUND":
-                        return  # there is no block after those that were read
-                    failed = failure
-            if time.monotonic() >= given_up:
-                raise Unavailable(
-                    "fabric-blocks", f"No peer shows the blocks: {failed}.", next="fedledger fabric status"
-                )
-            time.sleep(0.2)
+                if block > began:
+                    break
+            else:
+                message = f"No peer shows the channel's blocks from {block} on: {failed}."
+                raise Unavailable("fabric-blocks", message, next="fedledger fabric status")
+
+    def _ask(
+        self, peers: Sequence[Peer], block: int, last: int | None
+    ) -> Generator[tuple[int, Logged], None, tuple[int, CallFailed | None]]:
+        """Ask each peer in turn for what the ones before did not show; one that is behind has its turn only.
+
+        Returns the number of the next block, and the last failure where blocks are missing still.
+        """
+        failed, turn = None, None if last == FOR_EVER else min(TURN_SECONDS, self._patience)
+        for peer in peers:
+            if last is not None and block > last:  # also where a stream broke off behind its last block
+                return block, None
+            try:
+                request = seek(self._member, self._channel, block, last, int(time.time()))
+                for read in peer.blocks(request, turn):
+                    block = read.header.number + 1
+                    yield from self._absorb(read)
+                return block, None
+            except CallFailed as failure:
+                if last is None and block and failure.code == "NOT_FOUND":
+                    return block, None  # there is no block after those that were read
+                failed = failure
+        return block, failed
 
     def _absorb(self, block: Any) -> list[tuple[int, Logged]]:
         """Number a block's entries, and remember them where the block is new."""

@@ -2,16 +2,16 @@
 """The connection profile of a Fabric network: which peers, whose certificates, which channel and chaincode.
 
 A JSON file; paths in it are relative to it. `ops/fabric` writes one for the network that it starts; an operator writes
-one for a network that exists.
+one for a network that exists, with the keys of clients of the own organisation only (operators.md).
 """
 
 import json
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from chaincode.files import write_whole
 from identity.canonical import parse_json
 from identity.errors import EvidenceError, UsageError
 
@@ -40,15 +40,18 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Organisation:
-    """An organisation: its peers, the client's certificate and key (PEM files), and its CAs' certificates."""
+    """An organisation: its peers, and a client's certificate and key (PEM files), None where that is not ours to be."""
 
     name: str
     msp: str
     peers: tuple[Node, ...]
-    certificate: Path
-    key: Path
-    ca: Path
-    tls_ca: Path | None
+    certificate: Path | None
+    key: Path | None
+
+    @property
+    def ours(self) -> bool:
+        """Whether there are a peer to ask and a client's key to sign with."""
+        return bool(self.peers) and self.certificate is not None and self.key is not None and self.key.is_file()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,67 +87,77 @@ def load_profile(path: str | os.PathLike[str]) -> Profile:
         raise _malformed(where, error.message) from error
     try:
         return _profile(value, where)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise _malformed(where, f"field {error}") from error
+    except TypeError as error:
+        raise _malformed(where, str(error)) from error
 
 
 def save_profile(profile: Profile) -> None:
     """Write a profile to its own path, with paths relative to it where they lie below. Raises OSError."""
-    profile.path.write_text(json.dumps(_written(profile), indent=2) + "\n")
+    write_whole(profile.path, json.dumps(_written(profile), indent=2).encode() + b"\n")
 
 
 def _malformed(where: Path, what: str) -> UsageError:
-    return UsageError("profile-malformed", f"{where} is not a Fabric profile: {what}.")
+    message = f"{where} is not a Fabric profile: {what}."
+    return UsageError(
+        "profile-malformed", message, next="fedledger fabric package -o FILE writes an example into FILE.md."
+    )
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise TypeError("where text is expected")
-    return value
+def _text(value: Any, name: str) -> str:
+    found = value.get(name) if isinstance(value, dict) else None
+    if not isinstance(found, str) or not found:
+        raise TypeError(f"{name!r} is missing somewhere, or is no text")
+    return found
+
+
+def _list(value: Any, name: str) -> list[Any]:
+    found = value.get(name) if isinstance(value, dict) else None
+    if not isinstance(found, list):
+        raise TypeError(f"{name!r} is missing somewhere, or is no list")
+    return found
+
+
+def _path(value: Any, name: str, where: Path) -> Path | None:
+    """A path, relative to the profile; None where the field is left out or null."""
+    left_out = not isinstance(value, dict) or value.get(name) is None
+    return None if left_out else where.parent / _text(value, name)
 
 
 def _profile(value: Any, where: Path) -> Profile:
-    def path(text: Any) -> Path:
-        return where.parent / _text(text)
-
-    def optional(text: Any) -> Path | None:
-        return None if text is None else path(text)
-
     return Profile(
-        channel=_text(value["channel"]),
-        chaincode=_text(value["chaincode"]),
-        organisations=tuple(_organisation(one, path, optional) for one in value["organisations"]),
-        orderers=tuple(_node(one, _text(one["msp"]), optional) for one in value["orderers"]),
-        genesis=path(value["genesis"]),
+        channel=_text(value, "channel"),
+        chaincode=_text(value, "chaincode"),
+        organisations=tuple(_organisation(one, where) for one in _list(value, "organisations")),
+        orderers=tuple(_node(one, _text(one, "msp"), where) for one in _list(value, "orderers")),
+        genesis=where.parent / _text(value, "genesis"),
         path=where,
     )
 
 
-def _organisation(one: Any, path: Callable[[Any], Path], optional: Callable[[Any], Path | None]) -> Organisation:
-    msp = _text(one["msp"])
+def _organisation(one: Any, where: Path) -> Organisation:
+    msp = _text(one, "msp")
     return Organisation(
-        name=_text(one["name"]), msp=msp, peers=tuple(_node(peer, msp, optional) for peer in one["peers"]),
-        certificate=path(one["certificate"]), key=path(one["key"]), ca=path(one["ca"]), tls_ca=optional(one.get("tls_ca")),
+        name=_text(one, "name"), msp=msp, peers=tuple(_node(peer, msp, where) for peer in _list(one, "peers")),
+        certificate=_path(one, "certificate", where), key=_path(one, "key", where),
     )  # fmt: skip
 
 
-def _node(one: Any, msp: str, optional: Callable[[Any], Path | None]) -> Node:
-    return Node(_text(one["address"]), msp, optional(one.get("tls_ca")))
+def _node(one: Any, msp: str, where: Path) -> Node:
+    return Node(_text(one, "address"), msp, _path(one, "tls_ca", where))
 
 
 def _written(profile: Profile) -> dict[str, Any]:
+    folder = profile.path.parent
+
     def name(path: Path | None) -> str | None:
-        if path is None:
-            return None
-        return str(path.relative_to(profile.path.parent) if path.is_relative_to(profile.path.parent) else path)
+        return None if path is None else str(path.relative_to(folder) if path.is_relative_to(folder) else path)
 
     return {
-        "channel": profile.channel, "chaincode": profile.chaincode,
+        "channel": profile.channel, "chaincode": profile.chaincode, "genesis": name(profile.genesis),
         "organisations": [
             {"name": o.name, "msp": o.msp, "peers": [{"address": p.address, "tls_ca": name(p.tls_ca)} for p in o.peers],
-             "certificate": name(o.certificate), "key": name(o.key), "ca": name(o.ca), "tls_ca": name(o.tls_ca)}
+             "certificate": name(o.certificate), "key": name(o.key)}
             for o in profile.organisations
         ],
         "orderers": [{"address": n.address, "msp": n.msp, "tls_ca": name(n.tls_ca)} for n in profile.orderers],
-        "genesis": name(profile.genesis),
     }  # fmt: skip

@@ -2,11 +2,13 @@
 """What a network's errors mean: a verdict, a conflict, a fault for good, or somebody who is away; and the words for each."""
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from chaincode.fabric_outcomes import Verdict, parse_outcomes
 from chaincode.ledgers.fabric.gateway import CallFailed, Detail, Status
 from chaincode.ledgers.fabric.messages import Pending, endorsers_of
+from chaincode.ledgers.fabric.profile import Place
 from identity.errors import CredentialError, EvidenceError, OutcomeUnknown, Unavailable
 
 RESPONSE = re.compile(r"chaincode response \d+, (.*)", re.DOTALL)
@@ -15,6 +17,12 @@ _FIRST = "failed to endorse transaction"
 """The gateway's words where the first peer, which is one of its own organisation, did not endorse."""
 AGAIN = "Submit the same entries again: what is in answers with its receipt."
 STATUS = "fedledger fabric status"
+_UNKNOWN = "No metadata was found for chaincode"
+_ROLE = (
+    "Name a certificate in the profile that the organisation's own authority issued and that is valid today; where its MSP "
+    "has node OUs on, its subject says OU=client."
+)
+_COMMIT = "Commit the contract on it (fedledger fabric package -o FILE writes how), or correct the profile's chaincode."
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +61,13 @@ def diagnose(failure: CallFailed) -> Finding:
     return Finding()
 
 
+def check_known(place: Place, failures: Collection[CallFailed]) -> None:
+    """Raise Unavailable(fabric-no-chaincode) where every peer says that the channel runs no such chaincode."""
+    if all(_UNKNOWN in failure.message for failure in failures):
+        message = f"The channel {place.channel} runs no chaincode {place.chaincode}, as each of its peers says."
+        raise Unavailable("fabric-no-chaincode", message, next=_COMMIT)
+
+
 def _outcomes(text: str, detail: Detail) -> list[Verdict]:
     try:
         return parse_outcomes(text.encode())
@@ -64,7 +79,7 @@ def _outcomes(text: str, detail: Detail) -> list[Verdict]:
 def _check_for_good(detail: Detail) -> None:
     if "access denied" in detail.message or "creator's identity" in detail.message:
         message = f"{detail.msp} at {detail.address} does not know this client: {detail.message[:300]}."
-        raise CredentialError("fabric-access-denied", message, next="Check the certificate in the profile.")
+        raise CredentialError("fabric-access-denied", message, next=_ROLE)
     if "incorrect timestamp" in detail.message:
         message = (
             f"The clocks of this machine and of {detail.msp} at {detail.address} are apart: {detail.message[:300]}."

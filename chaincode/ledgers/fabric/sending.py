@@ -8,16 +8,15 @@
 A transaction's id makes sending it again harmless, and the ids of the entries in it make endorsing it anew harmless.
 """
 
-import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from chaincode.fabric_outcomes import Verdict, parse_outcomes
 from chaincode.ledgers.fabric.differences import Differences
-from chaincode.ledgers.fabric.gateway import WAITED_ENOUGH, CallFailed, Peer, Status
+from chaincode.ledgers.fabric.gateway import WAITED_ENOUGH, CallFailed, Orderer, Peer, Status, hand_over
 from chaincode.ledgers.fabric.identity import Member
 from chaincode.ledgers.fabric.journal import Journal
 from chaincode.ledgers.fabric.messages import (
@@ -28,8 +27,17 @@ from chaincode.ledgers.fabric.messages import (
     sign_transaction,
     status_request,
 )  # fmt: skip
+from chaincode.ledgers.fabric.pauses import Pauses
 from chaincode.ledgers.fabric.profile import Place
-from chaincode.ledgers.fabric.refusals import AGAIN, STATUS, Finding, diagnose, endorsed_by_too_few, unknown
+from chaincode.ledgers.fabric.refusals import (
+    AGAIN,
+    STATUS,
+    Finding,
+    check_known,
+    diagnose,
+    endorsed_by_too_few,
+    unknown,
+)
 from identity.errors import OutcomeUnknown, Rejected, Unavailable
 
 CONFLICTS = frozenset(
@@ -46,13 +54,14 @@ COMPARED = (4, 8, 16)
 class Patience:
     """How long (seconds) a client tries. `total` bounds a transaction, `call` one endorsement.
 
-    `status` is the first wait for a status before the envelope is sent again; it doubles up to `longest_status`.
+    `status` is the first wait for a status before the envelope is sent again, longer than the two seconds for which an
+    orderer usually gathers a block; it doubles up to `longest_status`.
     `conflicts` bounds how often a transaction is endorsed anew, `too_few` how often because it had too few endorsements.
     """
 
     total: float = 60.0
     call: float = 30.0
-    status: float = 2.0
+    status: float = 3.0
     longest_status: float = 8.0
     conflicts: int = 30
     too_few: int = 5
@@ -72,11 +81,11 @@ class Sender:
     """Sends transactions for one member over the peers of all organisations, its own first. Thread-safe."""
 
     def __init__(
-        self, member: Member, place: Place, peers: Sequence[Peer], journal: Journal, *, clock: Callable[[], int],
-        patience: Patience, notice: Callable[[CallFailed], None] | None = None,
+        self, member: Member, place: Place, peers: Sequence[Peer], orderers: Sequence[Orderer], journal: Journal, *,
+        clock: Callable[[], int], patience: Patience, pauses: Pauses, notice: Callable[[CallFailed], None] | None = None,
     ) -> None:  # fmt: skip
         """`notice` is called for each call that fails and is made again, there or elsewhere: by any thread, so be quick."""
-        self.journal, self._notice = journal, notice or _nothing
+        self.journal, self._pauses, self._notice, self._orderers = journal, pauses, notice or _nothing, orderers
         self._member, self._place, self._peers, self._clock, self._patience = member, place, peers, clock, patience
         self._lock = threading.Lock()
         self._latest: tuple[int, str, Peer] | None = None
@@ -89,7 +98,7 @@ class Sender:
         """
         end = time.monotonic() + self._patience.total
         conflict, differing, too_few = "", 0, 0
-        for pause in self.pauses(end, self._patience.conflicts):
+        for _ in self._pauses.until(end, self._patience.conflicts):
             answer = self._endorse(envelopes, end)
             if isinstance(answer, Finding):
                 conflict, differing = answer.message, differing + answer.differs
@@ -105,7 +114,6 @@ class Sender:
                 too_few += status.code == TOO_FEW
                 if too_few > self._patience.too_few:
                     raise endorsed_by_too_few(answer, status, too_few)
-            time.sleep(pause)
         raise Unavailable("fabric-conflicts", f"The entries met a conflict each time: {conflict}.", next=AGAIN)
 
     def settle(self, pending: Pending) -> Status | None:
@@ -128,7 +136,7 @@ class Sender:
         self.journal.keep(pending)
         wait, before = self._patience.status, False
         failures: dict[str, CallFailed] = {}
-        for pause in self.pauses(end):
+        for _ in self._pauses.until(end):
             failed = self._submit(pending, before)
             failures = {failed.step: failed} if failed else {}
             before = True
@@ -138,7 +146,6 @@ class Sender:
                 return self._final(pending, status)
             failures |= {failed.step: failed} if failed else {}
             wait = min(2 * wait, self._patience.longest_status)
-            time.sleep(pause)
         raise unknown(pending, failures)
 
     def catch_up(self, peer: Peer) -> None:
@@ -150,14 +157,14 @@ class Sender:
     def _endorse(self, envelopes: Sequence[bytes], end: float) -> Pending | list[Verdict] | Finding:
         """Return a signed transaction; or the verdicts where nothing is to be written; or a conflict."""
         failures: dict[str, CallFailed] = {}
-        for pause in self.pauses(end):
+        for _ in self._pauses.until(end):
             for peer in self._peers:
                 try:
                     return self._ask(peer, envelopes)
                 except CallFailed as failure:
                     failures[peer.node.address] = failure
                     self._notice(failure)
-            time.sleep(pause)
+            check_known(self._place, failures.values())
         said = ". ".join(str(failure) for failure in failures.values())
         raise Unavailable("fabric-not-endorsed", f"Too few organisations endorse the entries. {said}.", next=STATUS)
 
@@ -209,6 +216,7 @@ class Sender:
     def _submit(self, pending: Pending, before: bool) -> CallFailed | None:
         """Hand the transaction to the orderers by the first peer that can; return the last failure if none could.
 
+        Where no peer can, the orderers are tried directly; the peers' failure is what is told if nothing comes of it.
         Raises Unavailable(fabric-orderer-refused) where the orderers refuse what they have never been given before.
         """
         failed = None
@@ -225,6 +233,7 @@ class Sender:
                     ) from failure
                 before = True
                 self._notice(failure)
+        hand_over(self._orderers, pending, self._patience.status)
         return failed
 
     def _status(self, txid: str, wait: float) -> tuple[Status | None, CallFailed | None]:
@@ -252,15 +261,6 @@ class Sender:
             return status
         message = f"Transaction {pending.txid[:12]} is in block {status.block} and invalid: {status.code}."
         raise Unavailable("fabric-invalid", message, next=STATUS)
-
-    def pauses(self, end: float, most: int | None = None) -> Iterator[float]:
-        """Yield pauses that grow, with jitter, until `end` (monotonic) or so many; at least one."""
-        longest, count = self._patience.first_pause, 0
-        while True:
-            yield random.uniform(longest / 2, longest)  # noqa: S311 - spreads rivals, keeps no secret
-            longest, count = min(2 * longest, self._patience.longest_pause), count + 1
-            if time.monotonic() >= end or (most is not None and count >= most):
-                return
 
 
 _APPROVED = (

@@ -184,7 +184,7 @@ def test_damaged_artefacts_are_found_as_on_an_embedded_ledger(tmp_path: Path, fi
 
 
 def test_evidence_of_an_embedded_ledger_needs_no_protocol_buffers() -> None:
-    code = "import sys, chaincode.audit, chaincode.audit.bundle_source, ops.commands.audit\n" \
+    code = "import sys, chaincode.audit, chaincode.audit.bundle_source, ops.audits\n" \
            "print([m for m in sys.modules if m.split('.')[0] in ('google', 'fabric_protos', 'grpc', 'numpy')])"  # fmt: skip
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -7,7 +7,6 @@ import pytest
 from fabric_protos.common import common_pb2
 from fabric_protos.peer.transaction_pb2 import TxValidationCode as Code
 
-from chaincode.blocks import readers
 from chaincode.blocks.chain import Trust
 from chaincode.blocks.transactions import CODES
 from chaincode.log import leaf_hash, root
@@ -295,19 +294,6 @@ def test_a_configuration_in_an_invalid_transaction_is_none(raft: Recording) -> N
 
     blocks = sealed(replaced(raft.blocks, number, unsign)[: number + 1], number, raft.member(ORDERER))
     assert raft.faults(blocks) == [("block-config", number)]
-
-
-def test_long_channels_are_read_by_children_alike(raft: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = [entry.id for entry in raft.verify()[1]]
-    monkeypatch.setattr(readers, "_LONG", 1)
-    monkeypatch.setattr(readers, "_BATCH_BYTES", 40_000)
-    monkeypatch.setattr(readers, "_CORES", 2)
-    chain, entries = raft.verify()
-    assert chain.faults == []
-    assert [entry.id for entry in entries] == whole
-    assert raft.faults([*raft.blocks[:9], b"nothing", *raft.blocks[10:]]) == [("block-malformed", 9)]
-    monkeypatch.setattr(readers.sys, "executable", "/bin/false")  # children that end at once
-    assert [entry.id for entry in raft.verify()[1]] == whole
 
 
 def test_another_first_block_or_other_roots_are_refused(raft: Recording) -> None:

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a block adds to the log, whatever it holds."""
 
-from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,13 +14,7 @@ from chaincode.ledgers.fabric.messages import response_of
 from identity.errors import EvidenceError
 from tests.chaincode.ledgers.fabric.hosts import CHAINCODE, FABRIC_WHOLE, fabric
 from tests.chaincode.ledgers.hosts import Clock, accepted
-from tests.fakes.fabric_world import Double, double
-
-
-@pytest.fixture
-def network(tmp_path: Path) -> Iterator[Double]:
-    with double(tmp_path) as made:
-        yield made
+from tests.fakes.fabric_world import Double
 
 
 @pytest.fixture

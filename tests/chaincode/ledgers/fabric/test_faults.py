@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the Fabric ledger does when sending fails at a chosen moment: on the double network, which can fail on time."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,20 +22,7 @@ from tests.chaincode.ledgers.fabric.trouble import (
 )
 from tests.chaincode.ledgers.hosts import accepted, codes
 from tests.fakes.fabric_double import Fault
-from tests.fakes.fabric_world import Double, double
-
-
-@pytest.fixture
-def network(tmp_path: Path) -> Iterator[Double]:
-    with double(tmp_path, organisations=2) as made:
-        yield made
-
-
-@pytest.fixture
-def ledger(network: Double) -> Iterator[FabricLedger]:
-    with opened(network) as made:
-        yield made
-
+from tests.fakes.fabric_world import Double
 
 # Endorsing
 

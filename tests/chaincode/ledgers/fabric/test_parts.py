@@ -2,8 +2,8 @@
 """The parts of the Fabric ledger, one by one: batches, signatures, errors, blocks, the profile, the journal."""
 
 import json
+import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,12 +25,14 @@ from chaincode.ledgers.fabric.batches import OWN_WRITES, waves
 from chaincode.ledgers.fabric.gateway import Peer, _details_of
 from chaincode.ledgers.fabric.identity import P256_ORDER, load_member, make_member
 from chaincode.ledgers.fabric.journal import Journal
+from chaincode.ledgers.fabric.ledger import FabricLedger
 from chaincode.ledgers.fabric.messages import Pending
 from chaincode.ledgers.fabric.profile import Node, load_profile, save_profile
 from chaincode.ledgers.fabric.together import take
 from identity.errors import CredentialError, Unavailable, UsageError
 from tests.chaincode.contract.world import World
 from tests.chaincode.ledgers.fabric.hosts import FABRIC_WHOLE, fabric
+from tests.chaincode.ledgers.fabric.trouble import AWAY, always
 from tests.chaincode.ledgers.hosts import Clock, accepted
 from tests.chaincode.ledgers.stream import Stream
 from tests.fakes.fabric_double import status_details
@@ -184,12 +186,6 @@ def test_tls_is_left_out_on_loopback_alone(tmp_path: Path) -> None:
 # The profile and the journal
 
 
-@pytest.fixture
-def network(tmp_path: Path) -> Iterator[Double]:
-    with double(tmp_path) as made:
-        yield made
-
-
 def test_a_profile_is_read_as_it_was_written(network: Double) -> None:
     save_profile(network.profile)
     assert load_profile(network.profile.path) == network.profile
@@ -208,6 +204,24 @@ def test_a_profile_with_a_wrong_field_is_refused(network: Double, change: dict[s
     with pytest.raises(UsageError) as caught:
         load_profile(path)
     assert caught.value.code == "profile-malformed"
+    assert re.search(
+        "'(channel|chaincode|organisations|orderers|genesis|name|msp|peers)' is missing", caught.value.message
+    )
+
+
+def test_other_organisations_stand_in_a_profile_without_a_key(network: Double) -> None:
+    ours, theirs = network.profile.organisations
+    save_profile(replace(network.profile, organisations=(ours, replace(theirs, certificate=None, key=None))))
+    read = load_profile(network.profile.path)
+    assert [one.ours for one in read.organisations] == [True, False]
+    network.gateways[0].fault = always("endorse", AWAY)
+    with fabric(read, Clock()) as ledger:
+        accepted(ledger.submit(FABRIC_WHOLE[:1]))
+    assert "endorse" in network.gateways[1].calls
+    with pytest.raises(CredentialError) as caught:
+        FabricLedger.open(read, "Org2")
+    assert caught.value.code == "msp-file"
+    assert "no certificate and key of a client of Org2" in caught.value.message
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{", b"\xff", b"null", b"[" * 100_000])

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where entries are in a channel's log, kept between processes: a later one goes on from there, and damage costs time only."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,16 +12,14 @@ from chaincode.ledgers.fabric.positions import Positions, load, place_of, save
 from identity.errors import EvidenceError
 from tests.chaincode.ledgers.fabric.trouble import WHOLE, opened
 from tests.chaincode.ledgers.hosts import accepted
-from tests.fakes.fabric_world import Double, double
+from tests.fakes.fabric_world import Double
 
 SEEN = Positions(5, b"\x01" * 32, {bytes([i]) * 32: i for i in range(3)}, [0, 2], [1, 4], [("one", 2), ("two", 1)])
 
 
-@pytest.fixture
-def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Double]:
+@pytest.fixture(autouse=True)
+def each_block_is_worth_keeping(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "WORTH", 1)
-    with double(tmp_path) as made:
-        yield made
 
 
 def kept(network: Double) -> Path:

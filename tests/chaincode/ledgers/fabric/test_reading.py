@@ -2,14 +2,12 @@
 """What the Fabric ledger reads, from whom, and what it does not believe; and further clients beside it."""
 
 import os
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from chaincode.ledgers.fabric.ledger import FabricLedger
-from identity.errors import EvidenceError, Rejected, Unavailable
+from identity.errors import EvidenceError, OutcomeUnknown, Rejected, Unavailable
 from tests.chaincode.ledgers.fabric.hosts import FABRIC_STREAM
 from tests.chaincode.ledgers.fabric.trouble import (
     AWAY,
@@ -21,20 +19,7 @@ from tests.chaincode.ledgers.fabric.trouble import (
     opened,
 )
 from tests.chaincode.ledgers.hosts import Clock, accepted, codes
-from tests.fakes.fabric_world import Double, double
-
-
-@pytest.fixture
-def network(tmp_path: Path) -> Iterator[Double]:
-    with double(tmp_path, organisations=2) as made:
-        yield made
-
-
-@pytest.fixture
-def ledger(network: Double) -> Iterator[FabricLedger]:
-    with opened(network) as made:
-        yield made
-
+from tests.fakes.fabric_world import Double
 
 # Reading
 
@@ -63,6 +48,41 @@ def test_entries_go_on_by_another_peer_with_the_same_history(network: Double, le
     network.gateways[0].fault = failing("blocks", AWAY, AWAY)
     assert [r.index for r in accepted(ledger.submit(WHOLE[1:3]))] == [1, 2]
     check_holds(ledger, WHOLE[:3])
+
+
+def test_no_receipt_is_missing_where_ones_own_peer_is_behind(network: Double) -> None:
+    """A peer that was just started again shows fewer blocks than its organisation's client has receipts from."""
+    own = network.gateways[0]
+    with opened(network, patience=replace(HASTE, total=0.5)) as ledger:
+        accepted(ledger.submit(WHOLE[:1]))
+        own.fault, own.lag = failing("blocks", AWAY), 1
+        assert accepted(ledger.submit(WHOLE[1:2]))[0].index == 1
+        with pytest.raises(Unavailable) as caught:
+            list(ledger.entries())
+        assert caught.value.code == "fabric-blocks"
+        assert f"Org1MSP's peer {own.address} has not got them yet" in caught.value.message
+        own.lag = 0
+        check_holds(ledger, WHOLE[:2])
+
+
+def test_a_stream_that_breaks_off_behind_its_last_block_has_shown_all(network: Double, ledger: FabricLedger) -> None:
+    """Whoever asks for what follows the last block that is wanted, up to that block, is refused for good."""
+    for gateway in network.gateways:
+        gateway.fault = always("blocks-end", AWAY)
+    assert accepted(ledger.submit(WHOLE[:1]))[0].index == 0
+
+
+def test_what_is_stored_and_shown_by_nobody_is_of_unknown_outcome(network: Double) -> None:
+    for gateway in network.gateways:
+        gateway.fault = always("blocks", AWAY)
+    with opened(network, patience=replace(HASTE, total=0.5)) as ledger:
+        with pytest.raises(OutcomeUnknown) as caught:
+            ledger.submit(WHOLE[:1])
+        assert caught.value.code == "fabric-blocks"
+        assert "Submit the same entries again" in str(caught.value)
+        for gateway in network.gateways:
+            gateway.fault = failing("blocks")
+        assert accepted(ledger.submit(WHOLE[:1]))[0].index == 0
 
 
 def test_a_peer_that_shows_another_history_is_found(network: Double, ledger: FabricLedger) -> None:

@@ -81,6 +81,8 @@ def test_clients_of_two_organisations_write_at_once(profile: Profile) -> None:
         amendments = [stream.entry("amend", stream.authority, {}, {**policy, "skew": 60 + i}) for i in range(6)]
         sent = threads.map(lambda i: (one, two)[i % 2].submit([amendments[i]])[0], range(6))
         assert sorted(receipt.index for receipt in accepted(list(sent))) == list(range(25, 31))
+        last = [stream.admit(person("last"))]
+        assert accepted(one.submit(last)) == accepted(two.submit(last))  # now each knows of all that the other was told
         assert list(one.entries()) == list(two.entries())
         keys = ["federation", f"member/{person('site 0').did}"]
         assert one.get(keys) == two.get(keys)

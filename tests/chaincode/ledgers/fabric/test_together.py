@@ -31,6 +31,7 @@ HASTE = Patience(total=1.0, first_pause=0.01, longest_pause=0.05)
 
 @pytest.fixture
 def network(tmp_path: Path) -> Iterator[Double]:
+    """One organisation: there is no other peer to turn to."""
     with double(tmp_path) as made:
         yield made
 

@@ -7,6 +7,7 @@ import grpc
 from fabric_protos.peer import transaction_pb2
 
 from chaincode.ledgers.fabric.ledger import FabricLedger
+from chaincode.ledgers.fabric.profile import Profile
 from chaincode.ledgers.fabric.sending import Patience
 from tests.chaincode.ledgers.fabric.hosts import FABRIC_WHOLE
 from tests.chaincode.ledgers.hosts import Clock
@@ -21,8 +22,10 @@ WHOLE = FABRIC_WHOLE
 AWAY = Fault(CODE.UNAVAILABLE, "connection refused")
 
 
-def opened(network: Double, organisation: str = "Org1") -> FabricLedger:
-    return FabricLedger.open(network.profile, organisation, clock=Clock(), patience=HASTE)
+def opened(
+    network: Double, organisation: str = "Org1", *, profile: Profile | None = None, patience: Patience = HASTE
+) -> FabricLedger:
+    return FabricLedger.open(profile or network.profile, organisation, clock=Clock(), patience=patience)
 
 
 def failing(step: str, *faults: Exception | None) -> Callable[[str, str], None]:
