@@ -191,33 +191,6 @@ def add(partials: Sequence[Sums]) -> Sums:
     return total
 
 
-def mean_model(
-    base: Floats,
-    total: Sums,
-    weight: int,
-    specs: Sequence[TensorSpec],
-    optimiser: Optimiser,
-    *,
-    state: Doubles | None = None,
-    start: int = 0,
-) -> tuple[Floats, Doubles | None]:
-    """The new model's vector and the optimiser's new state, from the weighted sum; see the module for each step.
-
-    `base`, `total` and the result cover elements `start` to `start + len(total)` of the vector: a shard alone
-    gives the same bits as the whole. `weight` is the sum of all updates' weights. `state` has shape
-    (optimiser.rows, len(total)), is left as it is, and is None in the first round (or for avg, always); the
-    state returned is None for an optimiser that has none.
-
-    Raises EvidenceError: sum-weight (not from 1 to 2**53), model-not-finite naming the tensor; ValueError for
-    arrays that do not fit each other; Unavailable(float-environment) where this thread does not round as IEEE
-    754 asks.
-    """
-    _check_shapes(base, total, start, vector_length(specs))
-    result, following = base.copy(), own_state(optimiser, state, len(total))
-    step_model(result, total, weight, specs, optimiser=optimiser, state=following, start=start)
-    return result, following if optimiser.rows else None
-
-
 def step_model(
     vector: Floats,
     total: Sums,
@@ -228,7 +201,16 @@ def step_model(
     state: Doubles,
     start: int = 0,
 ) -> None:
-    """As `mean_model`, in place: `vector` is the base model's and becomes the new one's, and so does `state`."""
+    """Make the base model's `vector` the new one's, and `state` the optimiser's next one, from the weighted sum; see the module.
+
+    `vector` and `total` cover elements `start` to `start + len(total)` of the model's vector: a shard alone gets the same
+    bits as in the whole. `weight` is the sum of all updates' weights. `state` has shape (optimiser.rows, len(total)) and is
+    one of `own_state`.
+
+    Raises EvidenceError: sum-weight (not from 1 to 2**53), model-not-finite naming the tensor; ValueError for
+    arrays that do not fit each other; Unavailable(float-environment) where this thread does not round as IEEE
+    754 asks. `vector` and `state` are then of no use.
+    """
     count = len(total)
     _check_shapes(vector, total, start, vector_length(specs))
     _check_state(optimiser, state, count)
@@ -286,11 +268,6 @@ def require_ieee() -> None:
     if not (kept and nearest):
         message = "This thread flushes subnormal numbers to zero or does not round to nearest: results would differ."
         raise Unavailable("float-environment", message, next="run the aggregation in a process of its own")
-
-
-def sum_digest(total: Sums, *, threads: int = 1) -> str:
-    """The digest of an integer sum: the chunk root over its little-endian int64 bytes."""
-    return chunk_root(np.ascontiguousarray(total, "<i8").view(np.uint8).data, threads=threads)
 
 
 def state_digest(state: Doubles, *, threads: int = 1) -> str:

@@ -33,6 +33,8 @@ BLOCKS = "blocks/"
 FIRST_BLOCK = f"{BLOCKS}000000000000"
 CHANNEL_REQUIRED = (CHECKPOINT, KEY_FILE, FIRST_BLOCK)
 """What every bundle has; and every bundle of a channel, which is known by its first block."""
+BLOCK_LIMIT = 128 << 20
+"""Bytes of a block: an orderer cuts at 10 MiB unless the channel says otherwise."""
 
 _NAME = re.compile(
     r"checkpoint|entries\.jsonl|federation\.vkey|credentials/[0-9a-f]{64}\.jwt|blobs/[0-9a-f]{64}"

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writing to and reading from a ledger as a member: sign an entry and submit it, read a typed value."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from chaincode import state
 from chaincode.codes import CODES
-from chaincode.entries import Entry, make_entry, open_entry
+from chaincode.entries import make_entry
 from chaincode.ledgers import Ledger, Receipt
 from identity.errors import EvidenceError, Rejected
 from identity.keys import Identity
@@ -76,18 +76,3 @@ def demand(ledger: Ledger, cls: type[Value], key: str) -> Value:
     if value is None:
         raise EvidenceError("state-missing", f"The ledger has no {key}.", next="fedledger status")
     return value
-
-
-def find_proposal(envelopes: Iterable[bytes], agreement: str) -> Entry:
-    """The entry that proposed an agreement.
-
-    Raises:
-        EvidenceError: ``agreement-unknown``.
-    """
-    for data in envelopes:
-        entry = open_entry(data)
-        if entry.kind == "propose" and entry.agreement == agreement:
-            return entry
-    raise EvidenceError(
-        "agreement-unknown", f"No entry proposes agreement {agreement[:12]}.", next="fedledger log --kind propose"
-    )

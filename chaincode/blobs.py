@@ -27,7 +27,7 @@ from identity import canonical
 from identity.errors import EvidenceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from typing_extensions import Buffer
 
@@ -146,10 +146,6 @@ class BlobStore:
             raise EvidenceError("blob-name", "A blob's name is its digest: 64 lower-case hex digits.")
         return f"{self.folder}/{digest[:2]}/{digest[2:4]}/{digest}"
 
-    def has(self, digest: str) -> bool:
-        """Whether there is a blob under this digest. Says nothing about its bytes."""
-        return bool(self.find([digest]))
-
     def find(self, digests: Sequence[str], *, look: bool = True) -> dict[str, Place]:
         """Where these blobs are, by digest, for those that are here. ``look``, and what is raised: see `Packs.find`."""
         loose = self._loose(digests)
@@ -170,10 +166,10 @@ class BlobStore:
         for path in write_packs(self._packs.folder, blobs, fsync=self._fsync):
             self._packs.read(path.name)
 
-    def adopt_pack(self, path: Path | str, digests: Sequence[str]) -> bool:
-        """Move a pack here that is nothing but these verified blobs; see `Packs.adopt`."""
+    def adopt_pack(self, path: Path | str, places: Mapping[str, Place]) -> bool:
+        """Move a pack here that is nothing but these blobs, verified at these places in it; see `Packs.adopt`."""
         self._pack()
-        return self._packs.adopt(Path(path), digests, fsync=self._fsync)
+        return self._packs.adopt(Path(path), places, fsync=self._fsync)
 
     def _pack(self) -> None:
         """Have the folder of packs there, also after a power cut, and without what was left half-written in it."""

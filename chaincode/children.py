@@ -17,12 +17,16 @@ from pathlib import Path
 from queue import SimpleQueue
 from select import POLLIN, poll
 from threading import Thread
-from typing import IO, Any, Generic, TypeVar
+from typing import IO, Any, Final, Generic, TypeVar
+
+from chaincode.threads import CORES
 
 B = TypeVar("B")
 T = TypeVar("T")
 
-CORES = min(8, os.cpu_count() or 1)
+PROCESSES: Final = min(8, CORES)
+"""How many processes read at once, this one included."""
+
 _AHEAD = 3  # batches that a child has before it, so that it never waits for the caller
 _ROOM = 12  # batches for each child that are under way or done, and not asked for yet
 _HEAD = 8  # bytes of a frame's length

@@ -24,7 +24,7 @@ PREFIX, SUFFIX = "urn:fedledger:", ":v1"
 LIMIT = 64 * 1024
 LARGE_LIMIT = 1024 * 1024
 DEPTH = 12
-_REMEMBERED = 1 << 12  # spellings of a field
+_REMEMBERED = 1 << 10  # spellings of a field
 _BEFORE_NAME = f'"predicateType":"{PREFIX}'
 
 

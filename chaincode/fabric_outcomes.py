@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chaincode.codes import CODES
-from chaincode.entries import Entry, open_entry
 from identity import canonical
 from identity.errors import EvidenceError, Rejected
 
@@ -36,14 +35,6 @@ class Duplicate:
 
 
 Verdict = Accepted | Duplicate | Rejected
-
-
-def open_or_refuse(envelope: bytes) -> Entry | Rejected:
-    """Open an envelope, or say with the evidence's code why it is none."""
-    try:
-        return open_entry(envelope)
-    except EvidenceError as error:
-        return Rejected(error.code, error.message)
 
 
 def format_outcomes(verdicts: Sequence[Verdict]) -> bytes:

@@ -15,8 +15,8 @@ from typing import Protocol, TypeVar
 
 from chaincode import contract, state
 from chaincode.entries import Entry
-from chaincode.fabric_outcomes import Accepted, Duplicate, Verdict, format_outcomes, open_or_refuse
-from chaincode.ledgers import Door
+from chaincode.fabric_outcomes import Accepted, Duplicate, Verdict, format_outcomes
+from chaincode.ledgers import Door, open_or_refuse
 from identity import canonical
 from identity.errors import Rejected
 

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
 from typing import IO, Any
 
-from chaincode.children import CORES, in_children, serve
+from chaincode.children import PROCESSES, in_children, serve
 from chaincode.entries import Entry, Fields, open_entry, open_fields
 from chaincode.log import leaf_hash
 from identity.errors import EvidenceError
@@ -22,7 +22,6 @@ Opened = tuple[bytes, bytes, Entry | EvidenceError]
 Row = tuple[bytes, Fields | tuple[str, str]]
 """A leaf hash, and the entry's fields, or code and message of why it is none."""
 
-_CORES = CORES
 _BATCH, _BATCH_BYTES = 64, 1 << 18  # envelopes that are sent together
 _LONG = 64  # batches from which on children pay: some 4,000 entries, or a third of a second
 
@@ -31,10 +30,10 @@ def opened(envelopes: Iterable[bytes]) -> Iterator[Opened]:
     """Open each envelope, in order. The envelopes are read somewhat ahead."""
     batches = _batches(iter(envelopes))
     first = list(islice(batches, _LONG))
-    if len(first) == _LONG and _CORES > 1:
-        yield from in_children(chain(first, batches), _CORES, ["chaincode.opening"], rows=_rows, here=_open_some)
-    elif len(first) > 1 and _CORES > 1:
-        with ThreadPoolExecutor(_CORES) as pool:
+    if len(first) == _LONG and PROCESSES > 1:
+        yield from in_children(chain(first, batches), PROCESSES, ["chaincode.opening"], rows=_rows, here=_open_some)
+    elif len(first) > 1 and PROCESSES > 1:
+        with ThreadPoolExecutor(PROCESSES) as pool:
             for some in pool.map(_open_some, first):
                 yield from some
     else:

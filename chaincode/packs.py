@@ -15,7 +15,7 @@ import stat
 import time
 import warnings
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -27,7 +27,7 @@ from chaincode.files import mapped, refuse_file, replacing, sync
 from identity.errors import EvidenceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from typing_extensions import Buffer
 
@@ -36,8 +36,6 @@ SMALL: Final = 1 << 18
 MOST: Final = 4096
 """The blobs in a pack; with them its first line stays below ``LINE_LIMIT``."""
 LINE_LIMIT: Final = 1 << 19
-ROWS: Final = 1 << 14
-"""So many rows of the packs that were used last are kept in memory, or one pack's."""
 STALE_SECONDS: Final = 3600
 """After this long nobody is writing a pack any more: it takes milliseconds. If somebody is, that call fails, and a pack
 that was not written was not promised to anybody."""
@@ -49,9 +47,12 @@ _UNFINISHED: Final = re.compile(r"\.[0-9a-f]{64}\.pack\.[0-9a-f]{16}")
 _LINE: Final = re.compile(rb'\[(?:\["[0-9a-f]{64}",(?:0|[1-9][0-9]{0,5})\](?:,(?=\[)|(?=\])))*+\]\n')
 _ROW: Final = re.compile(rb'"([0-9a-f]{64})",([0-9]+)')
 
-_PREFIX: Final = 10
-_NUMBER: Final = 24
-"""Of a digest so many hex digits are in an index, and behind them the number of its pack, of so many bits."""
+_PREFIX: Final = 8
+_NUMBER: Final = 32
+"""Of a digest so many hex digits are in an index, and behind them the number of its blob, of so many bits."""
+
+_KEPT_AWAY: Final = frozenset({errno.EXDEV, errno.EACCES, errno.EPERM, errno.EROFS})
+"""Why a file that can be read cannot be moved: on another file system, or in a folder that is not ours to change."""
 
 
 @dataclass(frozen=True)  # no slots: it goes to another process
@@ -123,8 +124,8 @@ def remove_unfinished(folder: Path) -> None:
 def read_index(path: Path) -> dict[str, Place]:
     """Where the blobs of a pack are, by digest.
 
-    Raises EvidenceError(pack-malformed): its first line is not what `write_packs` writes, or the file has another
-    length than it states; file-not-regular. OSError where there is no such file.
+    Raises EvidenceError(pack-malformed): its first line is not what `write_packs` writes, or not what the file is named
+    for, or the file has another length than it states; file-not-regular. OSError where there is no such file.
     """
     return {digest: Place(*row) for digest, row in _rows(path, *_listing(path)).items()}
 
@@ -143,17 +144,26 @@ def _rows(path: Path, line: bytes, listed: Sequence[tuple[str, int]]) -> dict[st
 
 
 def _first_line(path: Path, data: memoryview) -> tuple[bytes, list[tuple[str, int]]]:
-    """A pack's first line and what it lists, held against the length of the file. Raises as `read_index`."""
+    """A pack's first line and what it lists, held against the file's name and length. Raises as `read_index`."""
     match = _LINE.match(data, 0, LINE_LIMIT)
     if match is None:
         _refuse(path, f"has no first line of at most {LINE_LIMIT} bytes that lists digests and sizes")
     line = match.group()
+    if path.name != _name(line):
+        _refuse(path, "has another first line than it is named for")
     listed = [(digest.decode(), int(size)) for digest, size in _ROW.findall(line)]
     if any(size > SMALL for _, size in listed):
         _refuse(path, f"lists a blob of more than {SMALL} bytes")
     if (stated := len(line) + sum(size for _, size in listed)) != len(data):
         _refuse(path, f"has {len(data)} bytes, not the {stated} that its first line states")
     return line, listed
+
+
+def _ours_alone(path: Path) -> bool:
+    """Whether a path is that of a regular file which nobody but our own user can open, under this name or another."""
+    status = os.lstat(path)
+    regular, shared = stat.S_ISREG(status.st_mode), status.st_mode & 0o077 or status.st_nlink != 1
+    return regular and not shared and status.st_uid == os.geteuid()
 
 
 def _refuse(path: Path, why: str) -> NoReturn:
@@ -167,7 +177,7 @@ def _warn(text: str) -> None:
 class Packs:
     """The packs of a folder. A pack that cannot be read is named once and holds nothing: what was only in it is missing.
 
-    In memory are, of every pack, its name and 8 bytes for each of its blobs; the rows of those that were used last.
+    In memory are, of every pack, its name and 48 bytes for each of its blobs: a pack is read once, whatever is looked for.
     """
 
     def __init__(self, folder: Path, *, warn: Callable[[str], None] = _warn) -> None:
@@ -179,10 +189,11 @@ class Packs:
     def forget(self) -> None:
         """Read everything anew: packs have been removed."""
         self._looked = False
-        self._names: dict[str, int] = {}  # by it a pack's number
-        self._by_number: list[str] = []
+        self._names = set[str]()
+        self._paths: list[str] = []
+        self._firsts: list[int] = []  # of each pack the number of its first blob; they are numbered as they come
+        self._digests, self._offsets, self._sizes = bytearray(), array("I"), array("I")  # by a blob's number
         self._runs: list[array[int]] = []  # sorted; each at least twice as long as the one after it
-        self._recent: dict[str, tuple[str, int, int]] = {}
 
     def find(self, digests: Iterable[str], *, look: bool = True) -> dict[str, Place]:
         """Where these blobs are, for those that a pack holds.
@@ -209,15 +220,18 @@ class Packs:
                 self._warned.add(name)
                 self._warn(f"{error} What was only in it counts as missing.")
 
-    def adopt(self, source: Path, digests: Sequence[str], *, fsync: bool) -> bool:
-        """Rename a pack into the folder, which is there, if it holds these blobs, which have been verified, and not a byte
-        more; durable then, where `fsync` says so.
+    def adopt(self, source: Path, places: Mapping[str, Place], *, fsync: bool) -> bool:
+        """Rename a pack into the folder, which is there, if its own rows are these places, by digest, at which the blobs
+        have been verified, and nothing more; durable then, where `fsync` says so.
 
-        False, and nothing has moved, where it holds something else, cannot be read, or lies on another file system.
+        False, and nothing has moved, where its rows are others, it cannot be read, or it is not ours to move: on another
+        file system, in a folder that we may not change, or a file that another user has, or can open or name. What remains:
+        a process of our own user that holds it open for writing, and whoever may change its folder just then.
         """
         try:
             line, listed = _listing(source)
-            if source.name != _name(line) or len(listed) != len(digests) or dict(listed).keys() != set(digests):
+            given = {digest: (place.path, place.offset, place.size) for digest, place in places.items()}
+            if not _ours_alone(source) or len(listed) != len(given) or _rows(source, line, listed) != given:
                 return False
             if fsync:
                 sync(source)
@@ -225,7 +239,7 @@ class Packs:
         except (EvidenceError, FileNotFoundError):
             return False
         except OSError as error:
-            if error.errno != errno.EXDEV:
+            if error.errno not in _KEPT_AWAY:
                 raise
             return False
         if fsync:
@@ -234,40 +248,41 @@ class Packs:
         return True
 
     def _take(self, name: str, line: bytes, listed: Sequence[tuple[str, int]]) -> None:
-        rows = _rows(self.folder / name, line, listed)
-        if len(self._recent) + len(rows) > ROWS:
-            self._recent.clear()
-        self._recent |= rows
-        if name not in self._names:
-            self._names[name] = len(self._by_number)
-            self._by_number.append(name)
-            self._index(rows, self._names[name])
+        """Remember a pack's rows; those of one name are always the same."""
+        if name in self._names:
+            return
+        first, rows = len(self._sizes), _rows(self.folder / name, line, listed)
+        self._names.add(name)
+        self._paths.append(str(self.folder / name))
+        self._firsts.append(first)
+        self._digests += bytes.fromhex("".join(rows))
+        self._offsets.extend(offset for _, offset, _ in rows.values())
+        self._sizes.extend(size for _, _, size in rows.values())
+        self._index(rows, first)
 
     def _known(self, digests: Sequence[str]) -> dict[str, Place]:
         found = {}
         for digest in digests:
-            if digest not in self._recent:
-                for name in self._candidates(digest):
-                    self.read(name)
-                    if digest in self._recent:
-                        break
-            if digest in self._recent:
-                found[digest] = Place(*self._recent[digest])
+            for number in self._candidates(digest):
+                if self._digests[32 * number : 32 * number + 32].hex() == digest:
+                    path = self._paths[bisect_right(self._firsts, number) - 1]
+                    found[digest] = Place(path, self._offsets[number], self._sizes[number])
+                    break
         return found
 
-    def _candidates(self, digest: str) -> list[str]:
-        """The packs that have a blob with the first digits of this digest."""
+    def _candidates(self, digest: str) -> list[int]:
+        """The numbers of the blobs whose digests begin as this one."""
         first, found = int(digest[:_PREFIX], 16) << _NUMBER, []
         for run in self._runs:
             at = bisect_left(run, first)
             while at < len(run) and run[at] >> _NUMBER == first >> _NUMBER:
-                found.append(self._by_number[run[at] - first])
+                found.append(run[at] - first)
                 at += 1
         return found
 
-    def _index(self, digests: Iterable[str], number: int) -> None:
-        """Remember in which pack these are; two runs become one where the older is no longer twice as long."""
-        run = array("Q", sorted(int(digest[:_PREFIX], 16) << _NUMBER | number for digest in digests))
+    def _index(self, digests: Iterable[str], first: int) -> None:
+        """Make these, numbered from ``first``, be found; two runs become one where the older is no longer twice as long."""
+        run = array("Q", sorted(int(d[:_PREFIX], 16) << _NUMBER | number for number, d in enumerate(digests, first)))
         while self._runs and len(self._runs[-1]) < 2 * len(run):
             run = array("Q", sorted([*self._runs.pop(), *run]))
         self._runs.append(run)

@@ -96,18 +96,13 @@ def sum_updates(
 
 
 def finish(
-    agreement: Mapping[str, Any],
-    base: Mapping[str, Tensor],
-    total: Sums,
-    weight: int,
-    state: Doubles | None = None,
-    *,
+    agreement: Mapping[str, Any], base: Mapping[str, Tensor], total: Sums, weight: int, state: Doubles | None = None, *,
     threads: int = 1,
-) -> Result:
+) -> Result:  # fmt: skip
     """The result of a round from its integer sum, for a caller that had the sum computed in parts.
 
     Raises EvidenceError: model-schema, optimiser-parameters, optimiser-state (a state of another shape, or one
-    for an optimiser that has none), sum-length, and what `aggregation.mean_model` raises.
+    for an optimiser that has none), sum-length, and what `aggregation.step_model` raises.
     """
     specs, terms = tensor_specs(agreement), agreement["aggregation"]
     optimiser = parse_optimiser(terms["optimiser"], terms["parameters"])

@@ -19,13 +19,11 @@ it loses is below 2**-125, far less than half a unit in the last place of any d 
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from chaincode.blobs import ChunkHasher, format_header
-from chaincode.files import replacing
 from chaincode.vector import (
     DTYPES,
     SLICE,
@@ -51,7 +49,7 @@ if TYPE_CHECKING:
     from chaincode.vector import Floats, Integers
 
 __all__ = [
-    "DTYPES", "SLICE", "check_range", "encode", "encode_blob", "encode_tensors", "encode_to", "runs", "slices", "tensor_at",
+    "DTYPES", "SLICE", "check_range", "encode", "encode_tensors", "encode_to", "runs", "slices", "tensor_at",
     "vector_length",
 ]  # fmt: skip
 
@@ -106,18 +104,6 @@ def encode_tensors(
     contiguous (C order) float32 of the agreement's shapes or flat.
     """
     return _blob(header, _of_tensors(new, base, specs, header.encoding), specs, write)
-
-
-def encode_blob(
-    header: Header, new: Floats, base: Floats | None, specs: Sequence[TensorSpec], path: Path | str
-) -> tuple[str, int]:
-    """Write an update's blob to the file `path`; return its digest and its size in bytes. See `encode_to`.
-
-    The file appears under its name when it is whole, readable by its owner alone; it is not forced to the disk
-    (the blob store does that).
-    """
-    with replacing(Path(path), fsync=False) as file:
-        return encode_to(header, new, base, specs, file.write)
 
 
 def _of_vectors(new: Floats, base: Floats | None, specs: Sequence[TensorSpec], encoding: str) -> list[_Source]:

@@ -23,10 +23,11 @@ from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined] 
 from ray.exceptions import GetTimeoutError, RayError
 from ray.job_config import JobConfig
 
+from chaincode.threads import CORES
 from coordinator.dispatch import Dispatch
 from coordinator.jobs import ClusterSettings
 from coordinator.pool import DIED, LATE, Call, Reference, Slot, error_line
-from coordinator.processes import available_cores, end_orphans, make_folder, record_processes
+from coordinator.processes import end_orphans, make_folder, record_processes
 from coordinator.wire import pack, unpack
 from identity.errors import Error, Unavailable, UsageError
 
@@ -267,7 +268,7 @@ class Cluster(Dispatch):
                 ray.init(address=settings.address, **common)
                 cores = int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
             else:
-                cores = available_cores()
+                cores = CORES
             workers = min(settings.workers or cores, len(settings.sites))
             if settings.address is None:
                 self._start_ray(workers, common)

@@ -25,12 +25,7 @@ from identity.errors import EvidenceError
 PREFIX = "fedledger-ray-"
 END_SECONDS = 5.0
 PROC = Path("/proc")
-_BOOT = PROC / "sys" / "kernel" / "random" / "boot_id"
-
-
-def available_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+BOOT = PROC / "sys" / "kernel" / "random" / "boot_id"
 
 
 def make_folder() -> str:
@@ -104,10 +99,10 @@ def cluster_processes(folder: str) -> list[Process]:
 
 def record_processes(path: Path | str, folder: str) -> None:
     """Write down this process, the cluster's folder and its processes so far. Called again, it replaces the file."""
-    if not _BOOT.is_file():
+    if not BOOT.is_file():
         return
     value = {
-        "boot": _BOOT.read_text().strip(),
+        "boot": BOOT.read_text().strip(),
         "driver": _to_json(started(os.getpid())),
         "folder": folder,
         "processes": [_to_json(process) for process in cluster_processes(folder)],
@@ -144,7 +139,7 @@ def _read(path: Path) -> Mapping[str, Any] | None:
     try:
         value: Mapping[str, Any] = canonical.loads(path.read_bytes())
         folder = Path(value["folder"])  # it will be removed: only one of ours
-        if value["boot"] != _BOOT.read_text().strip() or not folder.is_absolute() or not folder.name.startswith(PREFIX):
+        if value["boot"] != BOOT.read_text().strip() or not folder.is_absolute() or not folder.name.startswith(PREFIX):
             return None
         for pid, at in [*value["processes"], *([value["driver"]] if value["driver"] else [])]:
             if type(pid) is not int or type(at) is not int or pid <= 1:

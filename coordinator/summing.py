@@ -124,16 +124,19 @@ class Summing:
         What another worker has stored since this one started is not looked for: at worst it is stored twice.
         """
         stored = self._blobs.find([digest for digest, _, _ in packed], look=False)
-        packs: dict[str, dict[str, memoryview]] = {}
+        packs: dict[str, dict[str, tuple[Place, memoryview]]] = {}
         single = dict[str, memoryview]()
         for digest, place, blob in packed:
             if digest in stored:
                 single |= {} if _holds(stored[digest], blob) else {digest: blob}
             else:
-                packs.setdefault(place.path, {})[digest] = blob
-        rest = [blobs for path, blobs in packs.items() if not self._blobs.adopt_pack(path, list(blobs))]
-        small = {digest: blob for blobs in rest for digest, blob in blobs.items() if len(blob) <= SMALL}
-        single |= {digest: blob for blobs in rest for digest, blob in blobs.items() if len(blob) > SMALL}
+                packs.setdefault(place.path, {})[digest] = place, blob
+        rest = dict[str, memoryview]()
+        for path, blobs in packs.items():
+            if not self._blobs.adopt_pack(path, {digest: place for digest, (place, _) in blobs.items()}):
+                rest |= {digest: blob for digest, (_, blob) in blobs.items()}
+        small = {digest: blob for digest, blob in rest.items() if len(blob) <= SMALL}
+        single |= {digest: blob for digest, blob in rest.items() if len(blob) > SMALL}
         if small:
             self._blobs.put_small(list(small.items()))
         for digest, blob in single.items():

@@ -24,10 +24,10 @@ from chaincode.models import model_digest, read_safetensors, write_safetensors
 from chaincode.optimisers import parse_optimiser
 from chaincode.process import collect_rarely
 from chaincode.recompute import Result, finish, load_state, to_model, to_vector
+from chaincode.threads import CORES
 from chaincode.vector import vector_length
 from coordinator.jobs import ClusterSettings, TaskInfo
 from coordinator.ports import Delivery, FinishOrder, Outcome
-from coordinator.processes import available_cores
 from coordinator.summing import Cut, Hashes, Summing, Sums
 from identity.errors import Error, EvidenceError
 from participant.ports import TrainFailure, TrainOrder, TrainResult
@@ -153,7 +153,7 @@ class Worker:
         if len(self._vector) != vector_length(specs):
             self._vector = np.empty(vector_length(specs), np.float32)
         model = to_model(np.concatenate(parts, out=self._vector), to_tensors(base), specs)
-        digest = model_digest(model, threads=available_cores())
+        digest = model_digest(model, threads=CORES)
         return self._conclude(Result(order.weight, root_of(leaves), model, digest, None, ""))
 
     def finish(self, order: FinishOrder, base: Arrays | None, *partials: Sums) -> tuple[Outcome, Arrays]:
@@ -166,7 +166,7 @@ class Worker:
         base = self._base(base, order.base)
         self._specs(order)
         total = add(partials) if len(partials) != 1 else partials[0]
-        state, cores = self._optimiser_state(order), available_cores()  # the other workers have nothing to do meanwhile
+        state, cores = self._optimiser_state(order), CORES  # the other workers have nothing to do meanwhile
         result = finish(order.agreement, to_tensors(base), total, order.weight, state, threads=cores)
         return self._conclude(result)
 

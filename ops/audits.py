@@ -15,7 +15,7 @@ from chaincode.audit.bundle_source import bundle_source, source_of
 from chaincode.audit.channel_export import export_channel
 from chaincode.audit.export import export as write_export
 from chaincode.audit.folder_source import LEDGER, folder_source
-from chaincode.bundle import Bundle, is_bundle
+from chaincode.bundle import Bundle, is_bundle, open_bundle
 from chaincode.channel_key import Key, read_any_key
 from chaincode.checkpoints import stated_head
 from chaincode.files import read_bounded, write_whole
@@ -79,6 +79,12 @@ def prove(arguments: Sequence[str], out: Path) -> None:
     """Write the proof that one entry is in the log, for somebody who has the federation's key alone."""
     path, text = path_and(arguments, "ENTRY")
     _check_free(out, "proof", lambda existing: is_proof(read_bounded(existing, 64)))
+    if _on_channel(_place(path)):
+        raise UsageError(
+            "channel-no-proof",
+            "No key signs the log of a Fabric channel, so no entry has a proof of its own: the channel's blocks are the proof.",
+            next=output.command_line("audit", "export", "-o", "evidence.bundle", _place(path)),
+        )
     with opened(path) as source:
         logged, _ = read(source, which(text, source.size))
         log: LogSource = (
@@ -90,6 +96,14 @@ def prove(arguments: Sequence[str], out: Path) -> None:
     output.line(f"wrote {out}: entry {logged.index} ({logged.id}) of {size}")
     output.line(f"Whoever holds the federation's {KEY_FILE} checks it with:")
     output.next_command("audit", "verify", out, "--key", _key_of(path))
+
+
+def _on_channel(place: Path) -> bool:
+    """Whether a run, or what was exported of one, is on a Fabric channel."""
+    if not is_bundle(place):
+        return channel_run.is_on_channel(place)
+    with open_bundle(place) as bundle:
+        return bundle.of_channel
 
 
 def _key_of(path: str | None) -> Path:

@@ -8,17 +8,17 @@ the evidence bears it out is for ``fedledger audit verify`` to say.
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, Unpack
 
 from chaincode import artefacts, contract, trust
-from chaincode.audit.channel_source import ChannelSource, Nothing
+from chaincode.audit.channel_source import ChannelSource, NoObserver
 from chaincode.bundle import Bundle, open_bundle
 from chaincode.channel_key import ChannelKey
 from chaincode.checkpoints import open_checkpoint, stated_head
 from chaincode.entries import Entry, open_entry
 from chaincode.ledgers import Receipt
 from chaincode.ledgers.queries import Logged
-from chaincode.ledgers.search import Place, Wanted
+from chaincode.ledgers.search import Place, Sought, Wanted, wanted_of
 from chaincode.ledgers.tables import Facet, facet_of, subjects_of
 from chaincode.log import leaf_hash, root
 from identity.errors import EvidenceError, Rejected, UsageError
@@ -70,7 +70,7 @@ class BundleSource:
         def body(name: str) -> Iterator[memoryview | None]:
             yield bundle.body(name)
 
-        source = ChannelSource(bundle.blocks, body, Nothing)
+        source = ChannelSource(bundle.blocks, body, NoObserver)
         source.trust(None)
         if source.key is None:
             raise source.unreadable or AssertionError
@@ -151,13 +151,10 @@ class BundleSource:
         about = {digest.hex() for entry in self._entries for digest in subjects_of(entry)}
         return sorted(digest for digest in about if digest.startswith(prefix))[:2]
 
-    def find(
-        self, kind: str | None = None, *, member: str | None = None, did: str | None = None, agreement: str | None = None,
-        round: int | None = None, since: int | None = None, limit: int | None = None,
-    ) -> Iterator[Logged]:  # fmt: skip
+    def find(self, kind: str | None = None, **sought: Unpack[Sought]) -> Iterator[Logged]:
         """The entries that have all of these."""
-        wanted = {"kind": kind, "member": member, "did": did, "agreement": agreement, "round": round}
-        found = self.newest({name: value for name, value in wanted.items() if value is not None}, since, 0)
+        limit = sought.get("limit")
+        found = self.newest(wanted_of(kind, sought), sought.get("since"), 0)
         return map(self._logged, found if limit is None else found[: max(limit, 0)])
 
     def newest(self, wanted: Wanted, since: int | None, limit: int) -> list[int]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from chaincode import artefacts
-from chaincode.audit.channel_source import ChannelSource, Nothing
+from chaincode.audit.channel_source import ChannelSource, NoObserver
 from chaincode.audit.folder_source import FolderFiles
 from chaincode.channel_key import ChannelKey, format_channel_key
 from chaincode.files import read_bounded, write_whole
@@ -26,7 +26,6 @@ from ops import output
 
 FILE = "fabric.json"
 _LIMIT = 1 << 16
-_BLOCK_LIMIT = 1 << 27
 _SECONDS = 60.0
 _VERIFY = output.command_line("audit", "verify")
 
@@ -125,7 +124,7 @@ def channel_evidence(run: ChannelRun) -> Iterator[tuple[ChannelSource, Spool]]:
         spool = Spool(file)
         if not _kept(run, spool):
             _fetch(run, spool)
-        source = ChannelSource(spool.blocks, opened, Nothing, files.remarks)
+        source = ChannelSource(spool.blocks, opened, NoObserver, files.remarks)
         yield source, spool
 
 
@@ -153,7 +152,7 @@ def _kept(run: ChannelRun, spool: Spool) -> bool:
     """Take the blocks in the run's folder, whether there are any: a run keeps what it acted on, and no peer need be there."""
     number = 0
     while (path := run.folder / artefacts.block(number)).exists():
-        spool.add(read_bounded(path, _BLOCK_LIMIT))
+        spool.add(read_bounded(path, artefacts.BLOCK_LIMIT))
         number += 1
     return number > 0
 

@@ -58,5 +58,7 @@ def demonstrate() -> int:
     finally:
         if folder.exists() and (ended := networks.down(folder, wipe=False, say=narrator.say)):
             output.note(f"stopped the network: {', '.join(ended)}")
-    output.line("The same model as `make demo` releases, digit for digit: compare `fedledger status runs/demo`.")
+    output.line(
+        "The same model as `make demo` releases, digit for digit: compare `fedledger status runs/demo` after it."
+    )
     return code

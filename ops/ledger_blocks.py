@@ -24,7 +24,6 @@ from chaincode.ledgers.fabric.pauses import Pauses
 from chaincode.ledgers.mirror import Mirror
 from identity.errors import EvidenceError, Unavailable
 
-BLOCK_LIMIT = 1 << 27
 _CALL_SECONDS = 30.0
 _NEXT_SECONDS = 1.0
 Notice = Callable[[CallFailed], None]
@@ -53,7 +52,7 @@ class Feed:
             path = self._path(number)
             if not path.exists():
                 break
-            block = read_or_fault(read_bounded(path, BLOCK_LIMIT), number, self._trust.chaincode)
+            block = read_or_fault(read_bounded(path, artefacts.BLOCK_LIMIT), number, self._trust.chaincode)
             entries = list(self._chain.entries([block]))
             if self._chain.faults:
                 self._forget(number)
@@ -75,21 +74,27 @@ class Feed:
         """
         with self._lock:
             self._read(None, _CALL_SECONDS)
-            end = time.monotonic() + self._seconds
+            end, turn = time.monotonic() + self._seconds, _NEXT_SECONDS
             while self._count < size:  # the peer that answers is behind the one that took the entries
-                self._read(self._chain.height, _NEXT_SECONDS)
+                height = self._chain.height
+                self._read(height, turn)
+                if self._chain.height == height:  # a large block on a slow line, perhaps
+                    turn = min(2 * turn, self._seconds)
                 if self._count < size and time.monotonic() >= end:
                     raise Unavailable("fabric-blocks", f"No peer shows the block of entry {size - 1}.")
 
     def _read(self, last: int | None, timeout: float) -> None:
         """Read up to a block, which may be still to come, or (None) to the newest one; ask other peers where one is away."""
         for _ in Pauses().until(time.monotonic() + self._seconds):
+            height = self._chain.height
             if (failed := self._ask(last, timeout)) is None:
                 return
+            if failed.code in WAITED_ENOUGH and self._chain.height == height:  # a large block on a slow line, perhaps
+                timeout = min(2 * timeout, max(timeout, self._seconds))
         raise Unavailable("fabric-blocks", f"No peer shows the channel's blocks: {failed}.")
 
     def _ask(self, last: int | None, timeout: float) -> CallFailed | None:
-        """Ask each peer in turn until one shows what is wanted; the last failure where a peer is away and none does."""
+        """Ask each peer in turn until one shows what is wanted; else the failure that counts: of one that is slow, or the last."""
         failed: CallFailed | None = None
         for peer in self._peers:
             if last is not None and self._chain.height > last:  # also where a stream broke off behind its last block
@@ -97,25 +102,27 @@ class Feed:
             try:
                 request = seek(self._member, self._trust.channel, self._chain.height, last, int(time.time()))
                 for block in peer.blocks(request, timeout):
-                    self._take(block.SerializeToString())
+                    self._take(block.SerializeToString(), peer)
                 return None
             except CallFailed as failure:
                 if last is not None and failure.code in WAITED_ENOUGH:
                     continue
                 if last is None and failure.code == "NOT_FOUND" and self._chain.height:
                     return None  # there is no block after those that are here
-                failed = failure
+                if failed is None or failed.code not in WAITED_ENOUGH:
+                    failed = failure
                 self._notice(failure)
         return failed
 
-    def _take(self, data: bytes) -> None:
-        """Verify the next block, keep it, and replay it."""
+    def _take(self, data: bytes, peer: Peer) -> None:
+        """Verify the next block, keep it, and replay it. Raises EvidenceError, which names the peer that shows it."""
         number = self._chain.height
         block = read_or_fault(data, number, self._trust.chaincode)
         entries = list(self._chain.entries([block]))
         if self._chain.faults:
-            fault = self._chain.faults[0]
-            raise EvidenceError(fault.code, f"The channel does not hold: {fault.what}")
+            fault, node = self._chain.faults[0], peer.node
+            message = f"The channel, as {node.msp}'s peer {node.address} shows it, does not hold: {fault.what}"
+            raise EvidenceError(fault.code, message)
         with replacing(self._path(number), fsync=False) as file:  # a peer has it too
             file.write(data)
         self._replay(entries)
@@ -134,7 +141,7 @@ class Feed:
 
     def first(self) -> bytes:
         """The channel's first block, as it is kept."""
-        return read_bounded(self._path(0), BLOCK_LIMIT)
+        return read_bounded(self._path(0), artefacts.BLOCK_LIMIT)
 
     def _path(self, number: int) -> Path:
         return self._folder / artefacts.block(number)

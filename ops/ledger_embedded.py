@@ -60,3 +60,8 @@ class Embedded:
     def released(self, folder: RunFolder) -> bool:
         """The proof is written last."""
         return folder.proof.exists()
+
+    @property
+    def elsewhere(self) -> str:
+        """All of it is in the run's folder."""
+        return "--dir"

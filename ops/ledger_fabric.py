@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Unpack
 
 from chaincode import artefacts, state
 from chaincode.author import read
@@ -23,6 +23,7 @@ from chaincode.ledgers.fabric.ledger import FabricLedger, genesis_hash
 from chaincode.ledgers.fabric.profile import Organisation, Profile, load_profile
 from chaincode.ledgers.mirror import Mirror
 from chaincode.ledgers.queries import Logged
+from chaincode.ledgers.search import Sought
 from chaincode.state import Federation
 from identity import envelope
 from identity.errors import OutcomeUnknown, Rejected, Unavailable, UsageError
@@ -79,9 +80,9 @@ class ChannelLedger:
         """The entry of an index, or of the beginning of an id. Raises UsageError: entry-*."""
         return self._mirror.entry(which)
 
-    def find(self, kind: str | None = None, **wanted: Any) -> Iterator[Logged]:
+    def find(self, kind: str | None = None, **sought: Unpack[Sought]) -> Iterator[Logged]:
         """The entries that have all of these."""
-        return self._mirror.find(kind, **wanted)
+        return self._mirror.find(kind, **sought)
 
     def prove(self, entry: str) -> None:
         """The channel's blocks are the proof; a single entry has none of its own."""
@@ -182,8 +183,14 @@ class OnChannel:
                 clients[one.name] = stack.enter_context(client)
             ledger = ChannelLedger(clients, usable[0].name, homes, feed, mirror, trouble=trouble)
             ledger.recover()
-            self._check_free(ledger, keys)
-            yield ledger
+            if (taken := self._taken(ledger, keys)) is None:
+                yield ledger
+                return
+        # What was read is another federation's, and would be shown as this run's.
+        _forget_other(folder)
+        if not folder.key_file.exists():
+            (folder.path / channel_run.FILE).unlink(missing_ok=True)
+        raise taken
 
     def founded(self, folder: RunFolder, keys: Keys, federation: Federation) -> str:
         """Write what pins the channel: its first block's hash, its organisations' roots, the federation's id."""
@@ -200,6 +207,11 @@ class OnChannel:
         """The model is written last."""
         return folder.model.exists()
 
+    @property
+    def elsewhere(self) -> str:
+        """One channel holds one federation."""
+        return "--dir and --fabric-dir"
+
     def _introduce(self, profile: Profile, usable: Sequence[Organisation], homes: Mapping[str, str]) -> None:
         names = ", ".join(one.name for one in profile.organisations)
         self.say(f"  ledger: the Fabric channel {profile.channel} of {names}; {len(profile.orderers)} orderer"
@@ -208,14 +220,16 @@ class OnChannel:
         shares = ", ".join(f"{sites.count(one.name)} sites of {one.name}" for one in usable if one.name in sites)
         self.say(f"  clients: the coordinator's of {usable[0].name}; {shares}")
 
-    def _check_free(self, ledger: ChannelLedger, keys: Keys) -> None:
+    def _taken(self, ledger: ChannelLedger, keys: Keys) -> Rejected | None:
+        """Why the channel cannot be this run's, None where it can."""
         federation = read(ledger, Federation, state.FEDERATION)
-        if federation is not None and federation.authority != (keys.authority.did,):
-            raise Rejected(
-                "already-founded",
-                f"The channel holds the federation {federation.id[:12]} of {federation.origin} already, and one channel holds one.",
-                next=_ANOTHER_NETWORK if self.channel.folder else _ANOTHER_NAME,
-            )
+        if federation is None or federation.authority == (keys.authority.did,):
+            return None
+        return Rejected(
+            "already-founded",
+            f"The channel holds the federation {federation.id[:12]} of {federation.origin} already, and one channel holds one.",
+            next=_ANOTHER_NETWORK if self.channel.folder else _ANOTHER_NAME,
+        )
 
 
 _ANOTHER_NETWORK = "the same command with --fabric-dir ANOTHER_FOLDER, where a network of its own is started"

@@ -3,10 +3,11 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Protocol, Unpack
 
 from chaincode.ledgers import Ledger
 from chaincode.ledgers.queries import Logged
+from chaincode.ledgers.search import Sought
 from chaincode.state import Federation
 from ops.founding import Keys
 from ops.run_folder import RunFolder
@@ -18,17 +19,7 @@ class RunLedger(Ledger, Protocol):
     def entry(self, which: int | str) -> Logged:
         """The entry of an index, or of the beginning of an id. Raises UsageError: entry-*."""
 
-    def find(
-        self,
-        kind: str | None = None,
-        *,
-        member: str | None = None,
-        did: str | None = None,
-        agreement: str | None = None,
-        round: int | None = None,
-        since: int | None = None,
-        limit: int | None = None,
-    ) -> Iterator[Logged]:
+    def find(self, kind: str | None = None, **sought: Unpack[Sought]) -> Iterator[Logged]:
         """The entries that have all of these."""
 
     @property
@@ -57,3 +48,7 @@ class Home(Protocol):
 
     def released(self, folder: RunFolder) -> bool:
         """Whether all files of a release lie in the folder."""
+
+    @property
+    def elsewhere(self) -> str:
+        """The options that a run needs to begin anew."""

@@ -120,9 +120,8 @@ class Run:
                 released = demand(ledger, Release, release_key(entry.agreement, entry.body["round"]))
                 record = self._last_record(ledger, entry.agreement)
                 if self._home.released(self._folder):
-                    self._narrator.say(
-                        "  complete: its model was released; remove the folder or name another --dir to run it anew"
-                    )
+                    again = f"to run it anew, name another {self._home.elsewhere}"
+                    self._narrator.say(f"  complete: its model was released; {again}")
                     return Finished(
                         self._folder, entry.federation, entry.agreement, released, record.body["metrics"], None
                     )

@@ -6,13 +6,13 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Unpack
 
 from chaincode.bundle import is_bundle
 from chaincode.entries import Entry, open_entry
 from chaincode.ledgers import Ledger
 from chaincode.ledgers.queries import Logged
-from chaincode.ledgers.search import Place, Wanted
+from chaincode.ledgers.search import Place, Sought, Wanted
 from chaincode.ledgers.sqlite import SqliteLedger
 from chaincode.opening import opened as opened_entries
 from identity.errors import EvidenceError, UsageError
@@ -49,17 +49,7 @@ class Source(Ledger, Protocol):
     def digests(self, prefix: str) -> list[str]:
         """Up to two of the digests that entries are about and that begin with these hex digits."""
 
-    def find(
-        self,
-        kind: str | None = None,
-        *,
-        member: str | None = None,
-        did: str | None = None,
-        agreement: str | None = None,
-        round: int | None = None,
-        since: int | None = None,
-        limit: int | None = None,
-    ) -> Iterator[Logged]:
+    def find(self, kind: str | None = None, **sought: Unpack[Sought]) -> Iterator[Logged]:
         """The entries that have all of these."""
 
     def at(self, indexes: Iterable[int]) -> Iterator[Logged]:

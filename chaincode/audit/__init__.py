@@ -31,13 +31,9 @@ def _silent(_stage: str, _done: int, _total: int) -> None:
 
 
 def audit(
-    source: Source,
-    *,
-    key: Key | None = None,
-    head: bytes | None = None,
-    recompute: bool = True,
+    source: Source, *, key: Key | None = None, head: bytes | None = None, recompute: bool = True,
     progress: Progress = _silent,
-) -> Report:
+) -> Report:  # fmt: skip
     """Judge evidence. ``key`` and ``head`` (a checkpoint note) are what the auditor had from outside, if anything.
 
     Without ``recompute`` numpy stays unloaded, and claim 8 is not in this evidence.

@@ -2,14 +2,13 @@
 """From a run on a channel to a bundle: the raw blocks, the head of the log, and what the entries in them name."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from chaincode import artefacts
 from chaincode.audit.channel_source import ChannelSource
-from chaincode.audit.export import check_artefact
+from chaincode.audit.export import artefact_body, body, check_artefact
 from chaincode.bundle import Body, File, write_bundle
 from chaincode.checkpoints import Checkpoint, stated_head
 from chaincode.entries import Entry, open_entry
@@ -18,7 +17,6 @@ from chaincode.trust import KEY_FILE
 from identity.errors import EvidenceError
 
 _NEXT: Final = "fedledger audit verify"
-Pieces = tuple[memoryview | bytes, ...]
 
 
 def export_channel(source: ChannelSource, block: Callable[[int], bytes], out: Path) -> list[File]:
@@ -46,16 +44,16 @@ def export_channel(source: ChannelSource, block: Callable[[int], bytes], out: Pa
         )
     note = _head(source, Checkpoint(source.key.origin, len(leaves), root(leaves)))
     bodies: list[tuple[str, Callable[[], Body]]] = [
-        (artefacts.CHECKPOINT, partial(_bytes, lambda: note)),
-        (KEY_FILE, partial(_artefact, source, KEY_FILE)),
-        *((artefacts.block(number), partial(_bytes, partial(block, number))) for number in range(chain.height)),
+        (artefacts.CHECKPOINT, partial(body, lambda: note)),
+        (KEY_FILE, partial(artefact_body, source, KEY_FILE)),
+        *((artefacts.block(number), partial(body, partial(block, number))) for number in range(chain.height)),
     ]
     for name in sorted(named - {artefacts.RELEASED_PROOF}):
         with source.open(name) as view:
             if view is None:
                 continue
             check_artefact(name, view, releases, None)
-        bodies.append((name, partial(_artefact, source, name)))
+        bodies.append((name, partial(artefact_body, source, name)))
     return write_bundle(out, bodies)
 
 
@@ -70,16 +68,3 @@ def _head(source: ChannelSource, own: Checkpoint) -> bytes:
     if note and stated_head(note) == own:
         return note
     return own.text().encode()
-
-
-@contextmanager
-def _bytes(read: Callable[[], bytes]) -> Iterator[Pieces]:
-    yield (read(),)
-
-
-@contextmanager
-def _artefact(source: ChannelSource, name: str) -> Iterator[Pieces]:
-    with source.open(name) as data:
-        if data is None:
-            raise EvidenceError("bundle-changed", f"{name} went away while the bundle was written.")
-        yield (data,)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Final
 
 from chaincode import artefacts
@@ -113,7 +113,7 @@ class ChannelObserver:
             yield 4, Finding("state-differs", f"block {chain.height - 1}", what)
 
 
-class Nothing:
+class NoObserver:
     """The observer of a container of which nothing is to be told."""
 
     def see(self, index: int, entry: Entry | None) -> None:
@@ -122,12 +122,6 @@ class Nothing:
     def finish(self, leaves: Sequence[bytes], state: Mapping[str, bytes]) -> Iterable[tuple[int, Finding]]:
         """Nothing."""
         return ()
-
-
-@contextmanager
-def no_artefacts(_name: str) -> Iterator[memoryview | None]:
-    """Blocks alone: no artefact is there."""
-    yield None
 
 
 def _verify(blocks: Iterable[bytes], key: ChannelKey) -> tuple[Chain, Iterator[Entry]]:

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from chaincode import artefacts, notes
 from chaincode.audit.folder_source import FolderSource
+from chaincode.audit.source import Source
 from chaincode.blobs import chunk_root
 from chaincode.bundle import Body, File, write_bundle
 from chaincode.checkpoints import parse_checkpoint
@@ -53,16 +54,16 @@ def export(source: FolderSource, out: Path) -> list[File]:
         text = bytes(view)
     key = _expected(KEY_FILE, lambda: parse_key(text))
     bodies: list[tuple[str, Callable[[], Body]]] = [
-        (artefacts.CHECKPOINT, partial(_bytes, note)),
+        (artefacts.CHECKPOINT, partial(body, lambda: note)),
         (artefacts.ENTRIES, partial(_entries, source)),
-        (KEY_FILE, partial(_artefact, source, KEY_FILE)),
+        (KEY_FILE, partial(artefact_body, source, KEY_FILE)),
     ]
     for name in sorted(named):
         with source.open(name) as view:
             if view is None:
                 continue
             check_artefact(name, view, releases, key)
-        bodies.append((name, partial(_artefact, source, name)))
+        bodies.append((name, partial(artefact_body, source, name)))
     return write_bundle(out, bodies)
 
 
@@ -111,8 +112,9 @@ def _expected(name: str, read: Callable[[], T]) -> T:
 
 
 @contextmanager
-def _bytes(data: bytes) -> Iterator[Pieces]:
-    yield (data,)
+def body(read: Callable[[], bytes]) -> Iterator[Pieces]:
+    """A bundle's body that is read when its turn comes."""
+    yield (read(),)
 
 
 @contextmanager
@@ -121,7 +123,8 @@ def _entries(source: FolderSource) -> Iterator[Pieces]:
 
 
 @contextmanager
-def _artefact(source: FolderSource, name: str) -> Iterator[Pieces]:
+def artefact_body(source: Source, name: str) -> Iterator[Pieces]:
+    """An artefact's bytes as a bundle's body. Raises EvidenceError(bundle-changed) where it is gone."""
     with source.open(name) as data:
         if data is None:
             raise EvidenceError("bundle-changed", f"{name} went away while the bundle was written.")

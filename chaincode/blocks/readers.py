@@ -14,10 +14,9 @@ from typing import IO, Any, Final
 from chaincode.blocks.chain import Fault, read_or_fault
 from chaincode.blocks.reading import Block
 from chaincode.blocks.transactions import Call, Space, Transaction
-from chaincode.children import CORES, in_children, serve
+from chaincode.children import PROCESSES, in_children, serve
 from chaincode.process import collect_rarely
 
-_CORES: Final = CORES
 _BATCH_BYTES: Final = 1 << 18
 _LONG: Final = 16  # batches from which on children pay: some 4 MB of blocks
 Batch = list[tuple[int, bytes]]
@@ -27,10 +26,10 @@ def read_blocks(blocks: Iterable[bytes], chaincode: str) -> Iterator[Block | Fau
     """Read each block, in order, with the entries in it that are for ``chaincode``. The blocks are taken somewhat ahead."""
     batches = _batches(enumerate(blocks))
     first = list(islice(batches, _LONG))
-    if len(first) == _LONG and _CORES > 1:
+    if len(first) == _LONG and PROCESSES > 1:
         module = ["chaincode.blocks.readers", chaincode]
         here = partial(_read_some, chaincode=chaincode)
-        yield from in_children(chain(first, batches), _CORES, module, rows=_rows, here=here)
+        yield from in_children(chain(first, batches), PROCESSES, module, rows=_rows, here=here)
     else:
         for batch in chain(first, batches):
             yield from _read_some(batch, chaincode)

@@ -6,9 +6,10 @@ from typing import Final, NamedTuple
 
 from fabric_protos.common import common_pb2
 
+from chaincode.artefacts import BLOCK_LIMIT
 from chaincode.blocks.header import header_bytes
 from chaincode.blocks.transactions import Transaction, read_transaction
-from chaincode.blocks.wire import BLOCK_LIMIT, Malformed, exact
+from chaincode.blocks.wire import Malformed, exact
 
 SIGNATURES, LAST_CONFIG, FLAGS, ORDERER, COMMIT_HASH = range(5)
 METADATA: Final = 5

@@ -7,8 +7,6 @@ from google.protobuf.message import DecodeError
 
 from identity.errors import EvidenceError
 
-BLOCK_LIMIT: Final = 128 << 20
-"""Bytes of a block: an orderer cuts at 10 MiB unless the channel says otherwise."""
 CONFIG_LIMIT: Final = 16 << 20
 
 

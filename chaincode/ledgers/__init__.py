@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from chaincode import state
-from chaincode.entries import Entry
+from chaincode.entries import Entry, open_entry
 from chaincode.state import Federation
-from identity.errors import Rejected
+from identity.errors import EvidenceError, Rejected
 
 DEFAULT_SKEW = 60
 """Seconds that an entry's time may be off the host's clock where no federation says otherwise yet."""
@@ -40,6 +40,14 @@ class Ledger(Protocol):
 
     def entries(self, start: int = 0) -> Iterator[bytes]:
         """Iterate over the envelopes in the log's order, from number `start`."""
+
+
+def open_or_refuse(data: bytes) -> Entry | Rejected:
+    """Open an envelope, or say with the evidence's code why it is none."""
+    try:
+        return open_entry(data)
+    except EvidenceError as error:
+        return Rejected(error.code, error.message)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ half a commit.
 import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, Unpack
 
 from chaincode import state
-from chaincode.ledgers.search import PAGE, Search, Types, Wanted
+from chaincode.ledgers.search import PAGE, Search, Sought, Types, wanted_of
 from chaincode.log import node_position
 from identity.errors import EvidenceError, UsageError
 
@@ -127,26 +127,12 @@ class Queries(Search):
             found.update((raw.hex(), index) for raw, index in rows)
         return found
 
-    def find(
-        self,
-        kind: str | None = None,
-        *,
-        member: str | None = None,
-        did: str | None = None,
-        agreement: str | None = None,
-        round: int | None = None,
-        since: int | None = None,
-        limit: int | None = None,
-    ) -> Iterator[Logged]:
+    def find(self, kind: str | None = None, **sought: Unpack[Sought]) -> Iterator[Logged]:
         """Iterate, in the log's order, over the entries that have all of these.
 
-        `since` is in UTC seconds and compared with the time that the entry states. `limit` bounds their number.
         Raises UsageError(find-round) for a round without an agreement.
         """
-        if round is not None and agreement is None:
-            raise UsageError("find-round", "A round is one of an agreement: name the agreement too.")
-        columns = {"kind": kind, "member": member, "did": did, "agreement": agreement, "round": round}
-        wanted: Wanted = {column: value for column, value in columns.items() if value is not None}
+        wanted, since, limit = wanted_of(kind, sought), sought.get("since"), sought.get("limit")
         if limit is None:
             return self._logged_at(self._matches(wanted, since))
         # No more rows are looked at than are asked for.

@@ -8,7 +8,7 @@ found from the end, so that the newest few of a million cost what few cost.
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from chaincode.ledgers.tables import INTERNED, SEGMENT_BITS, SEGMENTED, segment_of
 from identity.errors import EvidenceError, UsageError
@@ -24,6 +24,31 @@ Types = tuple[type, ...] | None
 Rows = Callable[[str, Sequence[Any], Types], list[tuple[Any, ...]]]
 Wanted = Mapping[str, str | int]
 """What an entry must have, by column: kind, member, did, agreement, round (with its agreement)."""
+
+
+class Sought(TypedDict, total=False):
+    """What entries are found by; None is as nothing.
+
+    ``since`` is in UTC seconds and compared with the time that the entry states. ``limit`` bounds their number.
+    """
+
+    member: str | None
+    did: str | None
+    agreement: str | None
+    round: int | None
+    since: int | None
+    limit: int | None
+
+
+def wanted_of(kind: str | None, sought: Sought) -> Wanted:
+    """The columns of what is sought. Raises UsageError(find-round) for a round without an agreement."""
+    columns: dict[str, str | int | None] = {
+        "kind": kind, "member": sought.get("member"), "did": sought.get("did"),
+        "agreement": sought.get("agreement"), "round": sought.get("round"),
+    }  # fmt: skip
+    if columns["round"] is not None and columns["agreement"] is None:
+        raise UsageError("find-round", "A round is one of an agreement: name the agreement too.")
+    return {column: value for column, value in columns.items() if value is not None}
 
 
 class Place(NamedTuple):

@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The writing half of the embedded ledger: judges a batch and stores it under the file's write lock."""
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Final
 
 from chaincode import contract, state
 from chaincode.checkpoints import Checkpoint, open_checkpoint, sign_checkpoint
-from chaincode.entries import Entry, open_entry
-from chaincode.ledgers import Door, Receipt
+from chaincode.entries import Entry
+from chaincode.ledgers import Door, Receipt, open_or_refuse
 from chaincode.ledgers.connection import Connection
 from chaincode.ledgers.storing import Store
 from chaincode.notes import parse_vkey
+from chaincode.threads import CORES
 from identity.errors import EvidenceError, Rejected, UsageError
 from identity.keys import Signer
 
@@ -20,7 +21,7 @@ Outcome = Receipt | Rejected
 
 # Entries that a thread verifies before it asks for more. Handing four over costs less than verifying one.
 _TOGETHER, _AT_MOST = 4, 32
-_THREADS = min(4, os.cpu_count() or 1)
+THREADS: Final = min(4, CORES)
 
 
 class Writer(Store):
@@ -92,7 +93,7 @@ def open_all(envelopes: Sequence[bytes], pool: Executor | None = None) -> list[E
 
     OpenSSL verifies without Python's lock, so the threads of a pool verify a batch together.
     """
-    each = max(_TOGETHER, min(_AT_MOST, -(-len(envelopes) // _THREADS)))
+    each = max(_TOGETHER, min(_AT_MOST, -(-len(envelopes) // THREADS)))
     if pool is None or len(envelopes) < 2 * _TOGETHER:
         return _open_some(envelopes)
     others = pool.map(_open_some, [envelopes[i : i + each] for i in range(each, len(envelopes), each)])
@@ -101,15 +102,8 @@ def open_all(envelopes: Sequence[bytes], pool: Executor | None = None) -> list[E
 
 def verifying_threads() -> ThreadPoolExecutor | None:
     """Return the pool for `open_all`, whose threads start when they are first needed; None on a machine of one core."""
-    return ThreadPoolExecutor(_THREADS, "fedledger-verify") if _THREADS > 1 else None
+    return ThreadPoolExecutor(THREADS, "fedledger-verify") if THREADS > 1 else None
 
 
 def _open_some(envelopes: Sequence[bytes]) -> list[Entry | Rejected]:
-    return [_open_one(envelope) for envelope in envelopes]
-
-
-def _open_one(envelope: bytes) -> Entry | Rejected:
-    try:
-        return open_entry(envelope)
-    except EvidenceError as error:
-        return Rejected(error.code, error.message)
+    return [open_or_refuse(envelope) for envelope in envelopes]

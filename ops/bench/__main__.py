@@ -17,9 +17,10 @@ from ops.bench import compare, growth, limits, machine
 from ops.bench.compare import Comparison
 from ops.bench.contestants import FEDLEDGER, FLOWER, ONE_BY_ONE, PLAIN, TUNED
 from ops.bench.floor import floor
-from ops.bench.page import Results, write_page
+from ops.bench.page import Results, write_page, write_summary
 from ops.bench.report import Row, Table, goals_table
 from ops.bench.round_profile import round_profile
+from ops.bench.tried import tried
 from ops.bench.workloads import WORKLOADS
 
 HERE = Path(__file__).resolve().parent
@@ -78,9 +79,9 @@ def main(given: Sequence[str]) -> int:
     if "compare" in parts:
         results.comparisons = run_compare(chosen)
         results.floor = floor(results.comparisons, limits.CACHE)
-        results.round_profiles = (
-            [] if chosen.quick else [round_profile(w) for w in compare.slower_than_wanted(results.comparisons)]
-        )
+        if not chosen.quick:
+            slow = compare.slower_than_wanted(results.comparisons)
+            results.round_profiles = [*tried(results.compared_goals()), *map(round_profile, slow)]
         for table in results.compared():
             show(table)
         for text in results.round_profiles:
@@ -88,7 +89,8 @@ def main(given: Sequence[str]) -> int:
     if "limits" in parts:
         results.limits = limits.run_limits(chosen.quick, tell=_tell)
         show(goals_table("Beside limits of the machine", results.limits))
-        results.profiles = [] if chosen.quick else limits.profiles(results.limits, chosen.quick)
+        if not chosen.quick:
+            results.profiles = [*tried(results.limits), *limits.profiles(results.limits, chosen.quick)]
         for text in results.profiles:
             output.write(f"\n{text}\n")
     if "growth" in parts and not chosen.quick:
@@ -118,6 +120,8 @@ def _write(results: Results, chosen: argparse.Namespace, took: int) -> None:
         json.dumps({"machine": results.machine, "rows": [asdict(row) for row in results.limits]}, indent=1) + "\n"
     )
     write_page(folder if chosen.results else HERE, folder, results)
+    if full and not chosen.results:
+        write_summary(HERE.parents[1] / "README.md", results)
 
 
 if __name__ == "__main__":

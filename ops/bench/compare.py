@@ -95,6 +95,12 @@ class Comparison:
             return None
         return self.measured[contestant].round / self.measured[to].round
 
+    def memory_ratio(self, contestant: str, to: str) -> float | None:
+        """A contestant's peak memory to another's; None where one of them did not run."""
+        if contestant not in self.measured or to not in self.measured:
+            return None
+        return self.measured[contestant].memory / self.measured[to].memory
+
 
 def compare(
     workload: Workload, folder: Path, flower: Path | None, *, contestants: Sequence[str], tell: Callable[[str], None],

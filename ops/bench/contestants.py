@@ -16,7 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from coordinator.processes import available_cores
+from chaincode.threads import CORES
 from ops.bench.memory import Sample, Sampler, cpu_between, others, peak
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -68,7 +68,7 @@ def command(contestant: str, folder: Path, flower: Path | None) -> list[str]:
     settings = [*_ONE_THREAD, f"PYTHONPATH={ROOT}"]
     if contestant == FLOWER:
         settings += ["FLWR_TELEMETRY_ENABLED=0", "RAY_USAGE_STATS_ENABLED=0"]  # nothing waits for a network
-        program = [str(flower), "-m", "ops.bench.peer_flower", data, journal, str(available_cores())]
+        program = [str(flower), "-m", "ops.bench.peer_flower", data, journal, str(CORES)]
     elif contestant in (PLAIN, TUNED):
         how = ["tuned"] if contestant == TUNED else []
         program = [sys.executable, "-m", "ops.bench.loop", data, journal, *how]

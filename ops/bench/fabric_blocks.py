@@ -22,8 +22,9 @@ from chaincode.blocks.readers import read_blocks
 from chaincode.blocks.reading import Block
 from chaincode.blocks.signatures import named, verifies
 from chaincode.process import collect_rarely
+from chaincode.threads import CORES
 from ops.bench.limits_crypto import AllCores, messages, prepared, verify_seconds
-from ops.bench.limits_measure import CORES, Paired, Timed, take_turns, timed
+from ops.bench.limits_measure import Paired, Timed, take_turns, timed
 
 Verified = tuple[bytes, bytes, bytes]
 """(identity, message, signature)"""

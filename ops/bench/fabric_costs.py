@@ -9,10 +9,11 @@ stated beside what the contract, the keys and the client add. The second is of t
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from chaincode.threads import CORES
 from ops.bench import fabric_network
 from ops.bench.fabric_blocks import Verification
 from ops.bench.fabric_parts import Deal, Floor, Steps
-from ops.bench.limits_measure import CORES, spent
+from ops.bench.limits_measure import spent
 from ops.bench.report import Table
 from ops.fabric.existing import Network
 
@@ -112,7 +113,7 @@ A commitment is five keys read at two endorsing peers, checked and two of them w
 the peers' part. Of the 110 us that a contract's server takes for one, 70 are its signature. All of it shares this machine's
 cores; where each organisation has its own, only the slowest one's part counts.
 
-Tried without gain, medians of ten bursts of 1,000 on a busy machine: 4, 3 or 2 transactions under way at once instead of 8
+Tried without gain, medians of seven to ten bursts of 1,000 on a busy machine: 4, 3 or 2 transactions under way at once instead of 8
 (1.01, 0.99, 1.07 s to 0.96 s); batches of 64 or 256 KiB instead of 128 (1.02, 1.08 s to 0.97 s); a garbage collector that
 looks less often in the contract's server (1 to 2 % of its processor time)."""
 VERIFICATION_TRIED = """\

@@ -13,9 +13,10 @@ from statistics import median
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from chaincode.threads import CORES
 from ops.bench.compare import Comparison
 from ops.bench.contestants import FEDLEDGER, PLAIN, TUNED
-from ops.bench.limits_measure import CORES, run_command
+from ops.bench.limits_measure import run_command
 from ops.bench.report import Table, seconds
 
 ENTRY_BYTES = 900

@@ -16,7 +16,7 @@ from ops.bench.report import seconds, size
 SITES = 100_000
 MODELS = (210, 10**6, 10**7)
 MACHINES = (1, 10, 100)
-CORES = 16
+CORES_EACH = 16
 NETWORK = 10e9 / 8
 """Bytes a second into and out of each machine: 10 Gbit/s."""
 MAIN = "main process"
@@ -79,7 +79,9 @@ def cost(of: Unit, sites: int, parameters: int, machines: int) -> Cost:
     lead = sites * of.lead
     bytes_in = sites * (4 * parameters + HEADER)
     wall = (
-        train / (machines * CORES) + lead * ceil(groups / (machines * CORES)) / groups + bytes_in / machines / NETWORK
+        train / (machines * CORES_EACH)
+        + lead * ceil(groups / (machines * CORES_EACH)) / groups
+        + bytes_in / machines / NETWORK
     )
     return Cost(machines, train + lead, wall, bytes_in / machines, bytes_in)
 
@@ -89,7 +91,7 @@ def section(of: Unit) -> str:
     groups, count = agreements(SITES), entries(SITES)
     lines = [
         "### On paper: a hundred thousand sites\n",
-        f"Computed from the curves, not measured: {groups} agreements of {MAX_MEMBERS:,} sites, machines of {CORES} cores like "
+        f"Computed from the curves, not measured: {groups} agreements of {MAX_MEMBERS:,} sites, machines of {CORES_EACH} cores like "
         f"these and 10 Gbit/s. A site and a round take {seconds(of.lead)} of CPU in the process that leads, {seconds(of.train)} "
         f"in the others with a tiny model, and {of.parameter * 1e9:.3g} ns for each parameter. A round has {count:,} entries, "
         f"{size(count * of.entry)} on the disk; one ledger of all of them writes {seconds(count * of.append)} at a time.\n",

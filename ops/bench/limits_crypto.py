@@ -13,9 +13,9 @@ from typing import Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from chaincode.threads import CORES
 from identity import envelope
 from identity.did import public_key_from_did
-from ops.bench.limits_measure import CORES
 
 Signed = tuple[bytes, bytes, bytes]
 """(public key, signature, message)"""

@@ -15,6 +15,8 @@ from chaincode.audit.export import export
 from chaincode.audit.folder_source import folder_source
 from chaincode.audit.replay import replay
 from chaincode.audit.report import Draft
+from chaincode.ledgers.writer import THREADS
+from chaincode.threads import CORES
 from ops.bench import ledgers
 from ops.bench.ledgers import (
     OPEN_END,
@@ -28,7 +30,7 @@ from ops.bench.ledgers import (
     start,
 )
 from ops.bench.limits_crypto import AllCores, messages, prepared, verify_seconds
-from ops.bench.limits_measure import CORES, Paired, rate, spent, take_turns
+from ops.bench.limits_measure import Paired, rate, spent, take_turns
 from ops.bench.people import START, people
 from ops.bench.report import Row, row
 from ops.run_folder import RunFolder
@@ -106,7 +108,7 @@ def ledger_rows(quick: bool) -> list[Row]:
     return [
         row(f"{what}, each second", f"{ours:,.0f}/s", "5,000/s wanted", ours / 5000, 1.0, "at-least", note),
         row(f"{what}, to the bare Ed25519 verify rate of one core", f"{ours:,.0f}/s", f"{bare:,.0f}/s", 1 / large.ratio,
-            0.6, "at-least", f"batches of {LARGE}; the ledger verifies on {CORES} cores"),
+            0.6, "at-least", f"batches of {LARGE}; the ledger verifies on {THREADS} cores"),
     ]  # fmt: skip
 
 

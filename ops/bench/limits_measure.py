@@ -5,7 +5,6 @@ The two take turns: limit, ours, limit, ours, limit. Each of our times is divide
 after it, so that a machine which slows down slows both; what is reported is the median of these ratios.
 """
 
-import os
 import subprocess
 import sys
 import time
@@ -16,8 +15,6 @@ from statistics import median
 
 Timed = Callable[[], float]
 """Does something once, and says how many seconds of it count."""
-
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,12 +22,12 @@ from chaincode.audit.export import export
 from chaincode.audit.folder_source import folder_source
 from chaincode.blobs import BlobStore, Header
 from chaincode.evidence import Commitment, VerifiedUpdate, verify_update
-from chaincode.files import write_whole
+from chaincode.files import replacing, write_whole
 from chaincode.ledgers.sqlite import SqliteLedger
 from chaincode.models import Tensor, model_digest, write_safetensors
 from chaincode.proofs import make_entry_proof
 from chaincode.recompute import recompute_result
-from chaincode.update import encode_blob
+from chaincode.update import encode_to
 from identity.errors import Error
 from ops.bench.ledgers import ClockedLedger, append, create, start
 from ops.bench.people import START, People, Signing, digest, people, tensor, terms
@@ -135,7 +135,8 @@ def _commit(
     for number, site in enumerate(by.who.sites):
         new = base + floats(1 + number, len(base), 1e-3)
         written = run.path / "update"
-        name, size = encode_blob(header(by, base_digest, site.did, len(base)), new, base, specs, written)
+        with replacing(written, fsync=False) as file:
+            name, size = encode_to(header(by, base_digest, site.did, len(base)), new, base, specs, file.write)
         store.adopt(written, name)
         append(ledger, [by.commit(AT, 1, site, name, size)], AT)
         commitments.append(Commitment(

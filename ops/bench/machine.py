@@ -2,13 +2,14 @@
 """The machine that a benchmark ran on, as a reader needs it; no names of hosts, users or folders."""
 
 import json
-import os
 import platform
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+
+from chaincode.threads import CORES
 
 OURS = ("fedledger", "torch", "numpy", "ray", "cryptography", "safetensors")
 THEIRS = ("flwr", "torch", "numpy", "ray")
@@ -23,7 +24,7 @@ def describe(flower: Path | None) -> dict[str, object]:
     """Processor, cores, memory, kernel and versions; those of Flower's environment where there is one."""
     return {
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": CORES,
         "memory_bytes": _memory(),
         "kernel": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),

@@ -8,8 +8,9 @@ from typing import Any
 
 from ops.bench import compare, growth
 from ops.bench.compare import Comparison
+from ops.bench.contestants import FEDLEDGER, FLOWER, PLAIN
 from ops.bench.growth import Growth
-from ops.bench.report import Row, Table, goals_table, markdown
+from ops.bench.report import Row, Table, goals_table, markdown, seconds
 
 HEAD = """# What Fedledger costs
 
@@ -53,14 +54,17 @@ class Results:
     profiles: Sequence[str] = ()
     growth: Growth | None = None
 
+    def compared_goals(self) -> list[Row]:
+        """The goals of the comparison, judged."""
+        return [row for one in self.comparisons for row in compare.rows(one)]
+
     def compared(self) -> list[Table]:
         """The tables of the comparison."""
         if not self.comparisons:
             return []
-        goals = [row for one in self.comparisons for row in compare.rows(one)]
         return [
             compare.side_by_side(self.comparisons),
-            goals_table("Goals", goals),
+            goals_table("Goals", self.compared_goals()),
             compare.where_time_goes(self.comparisons),
             compare.where_cpu_goes(self.comparisons),
             *([self.floor] if self.floor is not None else []),
@@ -104,6 +108,37 @@ def write_page(folder: Path, results_folder: Path, results: Results) -> None:
     if results.growth is not None:
         parts.append(_growth(results.growth, folder, results_folder))
     (folder / "README.md").write_text("\n".join(parts))
+
+
+BEGIN, END = "<!-- written by make bench -->\n", "<!-- end of what make bench writes -->\n"
+
+
+def write_summary(readme: Path, results: Results) -> None:
+    """Put the table of the comparison between the marks in a page that people write.
+
+    Raises ValueError where the marks are not there.
+    """
+    before, begin, rest = readme.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{readme} has not the lines {BEGIN.strip()} and {END.strip()}")
+    readme.write_text(before + begin + _summary(results) + end + after)
+
+
+def _summary(results: Results) -> str:
+    """A line for each workload: what a round takes, and the ratios."""
+    lines = [
+        "| a round | plain loop | Fedledger | Flower | to plain | Flower to ours | memory to Flower's |",
+        "|" + " --- |" * 7,
+    ]
+    for one in results.comparisons:
+        cells = [
+            seconds(one.measured[name].round) if name in one.measured else "" for name in (PLAIN, FEDLEDGER, FLOWER)
+        ]
+        ratios = [one.ratio(FEDLEDGER, PLAIN), one.ratio(FLOWER, FEDLEDGER), one.memory_ratio(FEDLEDGER, FLOWER)]
+        told = [f"{ratio:.2f}" if ratio is not None else "" for ratio in ratios]
+        lines.append("| " + " | ".join([one.workload.title, *cells, *told]) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def _growth(found: Growth, folder: Path, results_folder: Path) -> str:

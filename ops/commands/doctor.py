@@ -16,6 +16,7 @@ from pathlib import Path
 
 import typer
 
+from chaincode.threads import CORES
 from identity import credentials
 from identity.didkit_check import second_opinion
 from identity.errors import Error, UsageError
@@ -80,7 +81,7 @@ def _machine() -> Iterator[Finding]:
     version = platform.python_version()
     yield _finding("Python", f"{version} ({sys.executable})", "everything", sys.version_info >= (3, 11))
     yield _finding("system", f"{platform.system()} {platform.machine()}", "everything", os.name == "posix")
-    yield Finding("processors", str(os.cpu_count() or 1), "training", OK)
+    yield Finding("processors", str(CORES), "training", OK)
     yield _finding("SQLite", sqlite3.sqlite_version, "the embedded ledger", sqlite3.sqlite_version_info >= (3, 37))
     runs = Path(settings.text("runs") or "runs").absolute()
     there = next(folder for folder in (runs, *runs.parents) if folder.exists())

@@ -81,6 +81,9 @@ def up(
     say("ready")
     output.facts(_facts(network).items())
     output.line("Try next:", "bold")
+    output.next_command(
+        "run", "demo", "--ledger", "fabric", *(() if folder == DEFAULT_FOLDER else ("--fabric-dir", folder))
+    )
     output.next_command("fabric", "status", *_dir(folder))
     output.next_command("fabric", "down", *_dir(folder))
 
@@ -107,10 +110,11 @@ def down(
     wipe: Annotated[bool, typer.Option("--wipe", help="Remove the folder as well, with the ledger in it.")] = False,
 ) -> None:
     """End the processes of the network, and no others; its state stays."""
+    was_there = Path(folder).exists()
     ended = networks.down(Path(folder), wipe=wipe, say=Telling())
     output.line(f"ended: {', '.join(ended)}" if ended else f"nothing was running in {folder}")
     if wipe:
-        output.line(f"removed: {folder}")
+        output.line(f"removed: {folder}" if was_there else f"there was no {folder}")
 
 
 @app.command(name="status")
@@ -162,7 +166,7 @@ def package_(
         bool, typer.Option("--tls/--no-tls", help="Whether peers and chaincode servers talk over TLS.")
     ] = True,
 ) -> None:
-    """Write the chaincode package, and a page of steps, for the operators of an existing network."""
+    """Write the chaincode package for an existing network, with a page of steps for its operators."""
     source = packages.source_digest()
     data = packages.make(source, tls=tls)
     path = Path(file)
@@ -211,7 +215,7 @@ def second_reader(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Read the channel by another client, fabric-sdk-py, and compare what both read."""
+    """Compare with another client, fabric-sdk-py: both read the channel, and it makes one transaction."""
     reader = import_module("ops.fabric.second_reader")  # which needs the packages of a Fabric client
     profiles = import_module("chaincode.ledgers.fabric.profile")
     read = profiles.load_profile(profile or opened(Path(folder)).folder / "profile.json")

@@ -3,7 +3,7 @@
 
 import secrets
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib import import_module
@@ -89,7 +89,9 @@ def run(
         dashboard=wanted, passphrase=passphrase, baselines=baselines,
     )  # fmt: skip
     home = None if channel is None else home_of(federation, channel, narrator)
-    with _explaining(file, folder, place):
+    said = (("--dir", folder), ("--ledger", ledger), ("--fabric-dir", fabric_dir), ("--fabric-profile", fabric_profile),
+            ("--passphrase-file", passphrase_file))  # fmt: skip
+    with _explaining([file, *(word for name, value in said if value for word in (name, value))], place):
         finished = carry_out(partial(runner.Run, federation, place, options, home=home), narrator, events)
     return conclude(finished, as_json=json)
 
@@ -110,17 +112,17 @@ def home_of(federation: FederationFile, channel: "Channel", narrator: Narrator) 
 
 
 @contextmanager
-def _explaining(file: str, folder: str | None, place: RunFolder) -> Iterator[None]:
-    """Say how a run that is interrupted goes on, and what can be run in the place of one that cannot."""
+def _explaining(words: Sequence[str], place: RunFolder) -> Iterator[None]:
+    """``words`` are those of the command, the file first. Say how a run that is interrupted goes on, and what can be run in the place of one that cannot."""
     try:
         yield
     except KeyboardInterrupt:
         output.note("Nothing is lost. The run goes on with:")
-        output.note(f"  {output.command_line('run', file, *(['--dir', folder] if folder else []))}")
+        output.note(f"  {output.command_line('run', *words)}")
         raise
     except Rejected as refusal:
         if refusal.code in _ENDS:
-            again = output.command_line("run", file, "--dir", f"{place.path}-2")
+            again = output.command_line("run", words[0], "--dir", f"{place.path}-2")
             raise Rejected(refusal.code, refusal.message, next=again) from refusal
         raise
 

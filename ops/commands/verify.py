@@ -6,6 +6,7 @@ Needs the model, its proof and the federation's key file; no ledger, no network,
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from chaincode import models, proofs, trust
+from chaincode.channel_key import ChannelKey, read_any_key
 from chaincode.entries import Entry
 from chaincode.files import mapped, read_bounded
 from chaincode.trust import KEY_FILE
@@ -54,6 +56,8 @@ def verify(model: ModelArgument, proof: ProofOption = None, key: KeyOption = Non
         raise UsageError("path", f"There is no model file {model}.", next=output.command_line("verify", "--help"))
     key_path, trusted = _key(model, key)
     proof_path = proof or model.with_suffix(".proof")
+    if key_path.exists():
+        _require_log_key(model, key_path)
     _require(proof_path, "proof", output.command_line("verify", model, "--proof", "FILE"))
     _require(key_path, "key", output.command_line("verify", model, "--key", KEY_FILE))
     checks, entry = judge(model, proof_path, key_path)
@@ -72,6 +76,18 @@ def verify(model: ModelArgument, proof: ProofOption = None, key: KeyOption = Non
 def _require(path: Path, what: str, command: str) -> None:
     if not path.exists():
         raise UsageError("path", f"There is no {what} file {path}.", next=command)
+
+
+def _require_log_key(model: Path, path: Path) -> None:
+    """Refuse the key of a federation on a Fabric channel: it pins blocks, and signs no proof."""
+    with suppress(EvidenceError):  # which the first check names
+        if isinstance(read_any_key(path), ChannelKey):
+            raise UsageError(
+                "channel-no-proof",
+                f"{path} pins a Fabric channel, whose blocks are the proof: no single release has one of its own.\n"
+                f"The audit compares {model} where it lies in a run's release folder, or in what was exported of one.",
+                next=output.command_line("audit", "verify", "RUN_OR_BUNDLE", "--key", path),
+            )
 
 
 def _key(model: Path, given: Path | None) -> tuple[Path, bool]:

@@ -125,8 +125,9 @@ def _check(folder: Path, plan: Plan, wanted: Wanted) -> None:
     counts = (None, began, len(plan.organisations))
     if wanted.consensus not in (None, plan.consensus) or wanted.organisations not in counts:
         raise UsageError(
-            "fabric-other-network", f"The network in {folder} is {here}; it stays what it was made.", next=wipe
-        )
+            "fabric-other-network", f"The network in {folder} is {here}; it stays what it was made.",
+            next=f"the same command with another --dir; or, if its ledger is to go: {wipe}",
+        )  # fmt: skip
     if plan.build != build.digest():
         message = f"The network in {folder} was made with another build of Hyperledger Fabric ({plan.build[:12]}, now {build.digest()[:12]})."
         raise UsageError("fabric-other-version", message, next=wipe)

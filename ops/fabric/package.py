@@ -11,7 +11,6 @@ import gzip
 import hashlib
 import io
 import json
-import re
 import tarfile
 import zlib
 from pathlib import Path
@@ -52,27 +51,6 @@ def connection(*, tls: bool) -> bytes:
 def package_id(package: bytes) -> str:
     """The id that peers give to a package."""
     return f"{CHAINCODE}:{hashlib.sha256(package).hexdigest()}"
-
-
-def read_source(package: bytes) -> str:
-    """The source digest in a package of ours. Raises UsageError(fabric-package) for anything else."""
-    try:
-        with tarfile.open(fileobj=io.BytesIO(package)) as outer:
-            code = _member(outer, "code.tar.gz")
-        with tarfile.open(fileobj=io.BytesIO(code)) as inner:
-            said = _member(inner, "source.sha256").decode("ascii").strip()
-        if not re.fullmatch(r"[0-9a-f]{64}", said):
-            raise ValueError
-        return said
-    except (tarfile.TarError, KeyError, ValueError, EOFError, OSError, zlib.error) as error:
-        raise UsageError("fabric-package", "This is no chaincode package of this program.") from error
-
-
-def _member(archive: tarfile.TarFile, name: str) -> bytes:
-    file = archive.extractfile(name)
-    if file is None:
-        raise KeyError(name)
-    return file.read(1 << 20)
 
 
 def _json(value: object) -> bytes:

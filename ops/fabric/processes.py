@@ -15,13 +15,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from chaincode.files import replacing
-from coordinator.processes import PROC, Process, started
+from coordinator.processes import BOOT, PROC, Process, started
 from identity.errors import UsageError
 
 GRACE_SECONDS = 10.0
 KILL_SECONDS = 5.0
 _TAIL_BYTES = 1 << 16
-_BOOT = PROC / "sys" / "kernel" / "random" / "boot_id"
 
 _children: dict[int, subprocess.Popen[bytes]] = {}
 """Those that this process started itself: it must collect their exit status, or they would stay as zombies."""
@@ -29,7 +28,7 @@ _children: dict[int, subprocess.Popen[bytes]] = {}
 
 def need_proc() -> None:
     """Raises UsageError(fabric-system) where the system does not say when a process started (not Linux)."""
-    if not _BOOT.is_file():
+    if not BOOT.is_file():
         raise UsageError(
             "fabric-system", "The local Fabric network needs Linux: without /proc nothing could be ended safely."
         )
@@ -46,7 +45,7 @@ def launch(folder: Path, command: Sequence[str], environment: Mapping[str, str],
     _children[child.pid] = child
     process = started(child.pid)
     if process is not None:
-        record = {"boot": _BOOT.read_text().strip(), "pid": process.pid, "started": process.started}
+        record = {"boot": BOOT.read_text().strip(), "pid": process.pid, "started": process.started}
         with replacing(_record_file(folder), fsync=False) as file:
             file.write(json.dumps(record).encode())
     return process
@@ -66,7 +65,7 @@ def running(folder: Path) -> Process | None:
     try:
         record = json.loads(_record_file(folder).read_bytes())
         process = Process(record["pid"], record["started"])
-        if record["boot"] != _BOOT.read_text().strip() or type(process.pid) is not int or process.pid <= 1:
+        if record["boot"] != BOOT.read_text().strip() or type(process.pid) is not int or process.pid <= 1:
             return None
     except (OSError, ValueError, KeyError, TypeError):
         return None

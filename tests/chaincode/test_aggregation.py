@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chaincode.aggregation import MAX_WEIGHT, RULES, add, sum_digest, weighted_sum
+from chaincode.aggregation import MAX_WEIGHT, RULES, add, weighted_sum
 from chaincode.blobs import chunk_root
 from chaincode.evidence import VerifiedUpdate
 from chaincode.update import SLICE
 from identity.errors import EvidenceError
 from tests.chaincode.test_update_oracle import forged, spec, verified
+from tests.chaincode.whole_models import sum_digest
 
 SPECS = [spec("a", 2, bits=3), spec("not in the vector", 9, rule="local"), spec("none", 0), spec("b", 2, 2, bits=52)]
 

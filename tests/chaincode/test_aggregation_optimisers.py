@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chaincode.aggregation import mean_model, state_digest
+from chaincode.aggregation import state_digest
 from chaincode.agreement import OPTIMISERS as AGREED
 from chaincode.blobs import chunk_root
 from chaincode.optimisers import OPTIMISERS, Optimiser, initial_state, parse_optimiser
 from chaincode.update import SLICE
 from identity.errors import EvidenceError, Unavailable
 from tests.chaincode.test_update_oracle import float32, spec
+from tests.chaincode.whole_models import mean_model
 
 PARAMETERS = {
     "avg": {"learning_rate": "0.7"},

@@ -57,7 +57,7 @@ def test_nothing_moves_where_one_of_many_is_no_file(tmp_path: Path) -> None:
         store.adopt_all([(good, DIGEST), (link, chunk_root(b""))])
     assert caught.value.code == "file-not-regular"
     assert good.read_bytes() == BLOB
-    assert not store.has(DIGEST)
+    assert not store.find([DIGEST])
 
 
 def test_advice_about_files_changes_nothing(tmp_path: Path) -> None:

@@ -35,10 +35,10 @@ def refused(store: BlobStore, digest: str = DIGEST) -> str:
 @pytest.mark.parametrize("fsync", [False, True])
 def test_what_is_put_is_found_under_its_digest(tmp_path: Path, fsync: bool) -> None:
     store = BlobStore(tmp_path / "deep" / "blobs", fsync=fsync)
-    assert not store.has(DIGEST)
+    assert not store.find([DIGEST])
     path = store.put(BLOB, DIGEST)
     assert path == store.path(DIGEST) == tmp_path / "deep" / "blobs" / DIGEST[:2] / DIGEST[2:4] / DIGEST
-    assert store.has(DIGEST)
+    assert store.find([DIGEST])
     with store.open(DIGEST) as view:
         assert view.readonly
         assert view == BLOB
@@ -59,7 +59,7 @@ def test_other_bytes_are_not_stored(store: BlobStore) -> None:
     with pytest.raises(EvidenceError) as caught:
         store.put(BLOB + b"!", DIGEST)
     assert caught.value.code == "blob-digest"
-    assert not store.has(DIGEST)
+    assert not store.find([DIGEST])
     assert files_below(store.folder) == []
 
 
@@ -106,7 +106,7 @@ def test_putting_again_replaces_a_damaged_file_and_spares_its_readers(store: Blo
 def test_a_name_that_is_no_digest_never_becomes_a_path(store: BlobStore, name: str, tmp_path: Path) -> None:
     source = tmp_path / "delivered"
     source.write_bytes(b"x")
-    for use in (store.path, store.has, lambda n: store.put(b"x", n), lambda n: store.adopt(source, n)):
+    for use in (store.path, lambda n: store.find([n]), lambda n: store.put(b"x", n), lambda n: store.adopt(source, n)):
         with pytest.raises(EvidenceError) as caught:
             use(name)
         assert caught.value.code == "blob-name"
@@ -156,7 +156,7 @@ def test_links_folders_pipes_and_sockets_are_refused(
     path.unlink()
     for make in (path.mkdir, lambda: os.mkfifo(path), lambda: path.symlink_to(secret)):
         make()
-        assert not store.has(DIGEST)
+        assert not store.find([DIGEST])
         assert refused(store) == "file-not-regular"
         with pytest.raises(EvidenceError) as caught:
             store.adopt(path, "0" * 64)

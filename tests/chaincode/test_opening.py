@@ -43,7 +43,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches of five, and two children from the third batch on."""
     monkeypatch.setattr(opening, "_BATCH", 5)
     monkeypatch.setattr(opening, "_LONG", 3)
-    monkeypatch.setattr(opening, "_CORES", 3)
+    monkeypatch.setattr(opening, "PROCESSES", 3)
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_a_long_log_is_opened_by_children_and_none_stays(small: None, started: l
 
 
 def test_one_core_starts_no_child(small: None, started: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "_CORES", 1)
+    monkeypatch.setattr(opening, "PROCESSES", 1)
     assert comparable(opened(LOG)) == EXPECTED
     assert started == []
 
@@ -107,7 +107,7 @@ def test_this_process_opens_entries_while_a_child_is_not_ready(
         return real(batch)
 
     monkeypatch.setattr(opening, "_open_some", open_some)
-    monkeypatch.setattr(opening, "_CORES", 2)
+    monkeypatch.setattr(opening, "PROCESSES", 2)
     monkeypatch.setattr("sys.executable", str(program))
     assert comparable(opened(LOG)) == EXPECTED
     assert 3 <= len(here) <= -(-len(LOG) // 5) - children._AHEAD

@@ -63,10 +63,10 @@ def test_a_store_finds_files_and_packs(tmp_path: Path) -> None:
     store.put_small(small)
     assert store.find([digest for digest, _ in BLOBS]).keys() == dict(BLOBS).keys()
     for digest, blob in BLOBS:
-        assert store.has(digest)
+        assert store.find([digest])
         with store.open(digest) as data:
             assert data == blob
-    assert not store.has("0" * 64)
+    assert not store.find(["0" * 64])
     with pytest.raises(EvidenceError) as refused, store.open("0" * 64):
         pass
     assert refused.value.code == "blob-missing"
@@ -77,12 +77,14 @@ def test_a_folder_of_packs_that_is_a_link_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "blobs").mkdir()
     (tmp_path / "blobs" / "packs").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(EvidenceError) as refused:
-        BlobStore(tmp_path / "blobs").has(BLOBS[0][0])
+        BlobStore(tmp_path / "blobs").find([BLOBS[0][0]])
     assert refused.value.code == "file-not-regular"
 
 
 def forged(folder: Path, data: bytes) -> Path:
-    path = folder / f"{sha256(data).hexdigest()}.pack"
+    """A pack under the name of its first line, so that it is not refused for that."""
+    line = data[: data.find(b"\n") + 1]
+    path = folder / f"{sha256(line).hexdigest()}.pack"
     path.write_bytes(data)
     return path
 
@@ -117,6 +119,20 @@ def test_changed_bytes_are_refused_or_change_a_blob_only(
         for place in read_index(path).values():
             with place.open() as data:
                 assert len(data) == place.size
+
+
+def test_a_pack_under_another_name_is_refused(tmp_path: Path) -> None:
+    """A bit that changes a digest in its first line would make one blob missing and another appear, both unseen."""
+    (path,) = write_packs(tmp_path, BLOBS, fsync=False)
+    data = bytearray(path.read_bytes())
+    data[5] = ord("0") if data[5] != ord("0") else ord("1")
+    path.write_bytes(data)
+    with pytest.raises(EvidenceError) as refused:
+        read_index(path)
+    assert refused.value.code == "pack-malformed"
+    said: list[str] = []
+    assert not Packs(tmp_path, warn=said.append).find(dict(BLOBS))
+    assert [str(path) in text for text in said] == [True]
 
 
 def test_a_line_is_canonical_json(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 
 import errno
 import os
+import tracemalloc
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +14,7 @@ import pytest
 from chaincode import packs
 from chaincode.blobs import BlobStore
 from chaincode.chunks import chunk_root
-from chaincode.packs import Packs, Place, write_packs
+from chaincode.packs import Packs, Place, read_index, write_packs
 from identity import canonical
 from identity.errors import EvidenceError
 from tests.chaincode.test_packs import BLOBS, D, forged
@@ -35,7 +37,7 @@ def test_a_pack_that_cannot_be_read_is_named_once_and_the_others_serve(tmp_path:
     assert str(path) in text
     assert "pack-malformed" in text
     path.write_bytes(whole)  # restored from a copy
-    assert store.has(one)
+    assert store.find([one])
 
 
 def test_a_run_is_told_what_to_do_about_a_broken_pack(tmp_path: Path) -> None:
@@ -69,8 +71,7 @@ def test_a_blobs_own_file_goes_before_packs_for_every_reader(tmp_path: Path) -> 
             assert opened == found == body
 
 
-def test_few_rows_stay_in_memory_and_all_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packs, "ROWS", 4)
+def test_all_blobs_of_many_packs_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packs, "_PREFIX", 1)  # many digests begin alike
     blobs = [(chunk_root(b"%d" % n), b"%d" % n) for n in range(200)]
     for first in range(0, 200, 3):
@@ -81,7 +82,34 @@ def test_few_rows_stay_in_memory_and_all_are_found(tmp_path: Path, monkeypatch: 
             assert data == blob
     assert reader.find(dict(blobs)).keys() == dict(blobs).keys()
     assert not reader.find([D])
-    assert len(reader._recent) <= 4
+
+
+def test_blobs_are_opened_in_any_order_without_reading_a_pack_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An export opens them in the order of their names, which is none of the packs'. And few bytes of each stay in memory."""
+    blobs = [(sha256(b"%d" % n).hexdigest(), b"%d" % n) for n in range(20_000)]
+    for first in range(0, len(blobs), 1000):
+        write_packs(tmp_path / "packs", blobs[first : first + 1000], fsync=False)
+    read: list[Path] = []
+    listing = packs._listing
+
+    def counting(path: Path) -> tuple[bytes, list[tuple[str, int]]]:
+        read.append(path)
+        return listing(path)
+
+    monkeypatch.setattr(packs, "_listing", counting)
+    tracemalloc.start()
+    try:
+        store = BlobStore(tmp_path, fsync=False)
+        store.find([blobs[0][0]])
+        assert tracemalloc.get_traced_memory()[0] < 75 * len(blobs)  # one pack of objects may linger
+    finally:
+        tracemalloc.stop()
+    for digest, blob in sorted(blobs)[::10]:
+        with store.open(digest) as data:
+            assert data == blob
+    assert len(read) == len(set(read)) == 20
 
 
 def test_what_others_add_is_looked_for_once_where_that_is_enough(
@@ -120,27 +148,35 @@ def test_what_a_killed_writer_left_is_removed_and_what_somebody_writes_is_not(tm
     }  # fmt: skip
 
 
+def at(path: Path, places: dict[str, Place]) -> dict[str, Place]:
+    """The same places in another file."""
+    return {digest: replace(place, path=str(path)) for digest, place in places.items()}
+
+
 @pytest.mark.parametrize("fsync", [True, False])
 def test_a_pack_that_is_nothing_but_the_blobs_moves(tmp_path: Path, fsync: bool) -> None:
     (source,) = write_packs(tmp_path / "box", BLOBS, fsync=False)
     whole = source.read_bytes()
     store = BlobStore(tmp_path / "blobs", fsync=fsync)
-    digests = [digest for digest, _ in BLOBS]
-    assert not store.adopt_pack(source, digests[1:]), "it holds one that nobody committed to"
-    assert not store.adopt_pack(source, [*digests, D]), "it lacks one"
+    digests, places = [digest for digest, _ in BLOBS], read_index(source)
+    fewer = {digest: places[digest] for digest in digests[1:]}
+    assert not store.adopt_pack(source, fewer), "it holds one that nobody committed to"
+    assert not store.adopt_pack(source, {**places, D: Place(str(source))}), "it lacks one"
+    assert not store.adopt_pack(source, {**fewer, digests[0]: places[digests[1]]}), "it has one elsewhere"
     other = source.with_name(f"{D}.pack")
     other.write_bytes(whole)
-    assert not store.adopt_pack(other, digests), "its name says something else"
+    assert not store.adopt_pack(other, at(other, places)), "its name says something else"
     twice = canonical.dumps([[digest, len(blob)] for digest, blob in [BLOBS[0], *BLOBS]]) + b"\n"
     longer = source.with_name(f"{sha256(twice).hexdigest()}.pack")
     longer.write_bytes(twice + b"two" + b"".join(blob for _, blob in BLOBS))
-    assert not store.adopt_pack(longer, digests), "it holds bytes that nobody committed to"
+    assert not store.adopt_pack(longer, read_index(longer)), "it holds bytes that nobody committed to"
     source.write_bytes(whole[:-1])
-    assert not store.adopt_pack(source, digests)
-    assert not store.adopt_pack(source.with_name("nothing"), digests)
+    assert not store.adopt_pack(source, places)
+    nothing = source.with_name("nothing")
+    assert not store.adopt_pack(nothing, at(nothing, places))
     assert not store.find(digests)
     source.write_bytes(whole)
-    assert store.adopt_pack(source, digests)
+    assert store.adopt_pack(source, places)
     assert not source.exists()
     for digest, blob in BLOBS:
         with BlobStore(tmp_path / "blobs").open(digest) as data:
@@ -154,8 +190,41 @@ MEMORY = Path("/dev/shm")  # noqa: S108 - a second file system, not a place for 
 def test_a_pack_on_another_file_system_stays(tmp_path: Path) -> None:
     with TemporaryDirectory(dir=MEMORY) as box:
         (source,) = write_packs(Path(box), BLOBS, fsync=False)
-        assert not BlobStore(tmp_path).adopt_pack(source, [digest for digest, _ in BLOBS])
+        assert not BlobStore(tmp_path).adopt_pack(source, read_index(source))
         assert source.exists()
+
+
+@pytest.mark.parametrize("error", [errno.EXDEV, errno.EACCES, errno.EPERM, errno.EROFS])
+def test_a_pack_that_cannot_be_moved_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int) -> None:
+    """The folder may be one that others may only read, and who runs as root is refused nothing that a test can set up."""
+    (source,) = write_packs(tmp_path / "box", BLOBS, fsync=False)
+    places, refused = read_index(source), OSError(error, os.strerror(error))
+
+    def refusing(old: Path, new: Path) -> None:
+        raise refused
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", refusing)
+        assert not BlobStore(tmp_path / "blobs").adopt_pack(source, places)
+        refused = OSError(errno.EIO, "I/O error")
+        with pytest.raises(OSError, match="I/O"):
+            BlobStore(tmp_path / "blobs").adopt_pack(source, places)
+    assert BlobStore(tmp_path / "blobs").adopt_pack(source, places)
+
+
+@pytest.mark.parametrize("how", ["group", "others", "link", "owner"])
+def test_a_pack_that_others_can_still_change_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    (source,) = write_packs(tmp_path / "box", BLOBS, fsync=False)
+    places, store = read_index(source), BlobStore(tmp_path / "blobs")
+    if how == "link":
+        (tmp_path / "mine").hardlink_to(source)
+    elif how == "owner":
+        monkeypatch.setattr(os, "geteuid", lambda: source.stat().st_uid + 1)
+    else:
+        source.chmod(0o640 if how == "group" else 0o602)
+    assert not store.adopt_pack(source, places)
+    assert source.exists()
+    assert not store.find(list(places))
 
 
 def test_an_adopted_pack_outlives_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,6 +235,6 @@ def test_an_adopted_pack_outlives_a_power_cut(tmp_path: Path, monkeypatch: pytes
     store = BlobStore(tmp_path / "blobs")
     for blob in BLOBS[:2]:
         (source,) = write_packs(tmp_path / "box", [blob], fsync=False)
-        assert store.adopt_pack(source, [blob[0]])
+        assert store.adopt_pack(source, read_index(source))
         assert synced[-2:] == [source, tmp_path / "blobs" / "packs"]
     assert synced.count(tmp_path / "blobs") == 1

@@ -14,7 +14,7 @@ from chaincode.blobs import BlobStore, Header
 from chaincode.evidence import Commitment, VerifiedUpdate, verify_update
 from chaincode.models import Tensor, digest_file, model_digest, write_safetensors
 from chaincode.recompute import Result, finish, recompute_result, sum_updates, to_model, to_vector
-from chaincode.update import encode_blob
+from chaincode.update import encode_to
 from identity.errors import EvidenceError
 
 ADAM = {"optimiser": "adam", "parameters": {"learning_rate": "0.01", "beta1": "0.9", "beta2": "0.99", "tau": "0.001"}}
@@ -66,8 +66,9 @@ class Site:
             len(vector),
             "5" * 64,
         )
-        digest, size = encode_blob(head, vector + noise, vector, specs, self.folder / "outbox")
-        self.store.adopt(self.folder / "outbox", digest)
+        blob = bytearray()
+        digest, size = encode_to(head, vector + noise, vector, specs, blob.extend)
+        self.store.put(blob, digest)
         return Commitment(
             head.federation,
             head.agreement,

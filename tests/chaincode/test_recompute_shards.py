@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from chaincode.aggregation import mean_model, state_digest, step_model, sum_digest
+from chaincode.aggregation import state_digest, step_model
 from chaincode.agreement import tensor_specs
 from chaincode.models import Tensor, model_digest
 from chaincode.optimisers import initial_state, parse_optimiser
@@ -15,6 +15,7 @@ from chaincode.recompute import finish, to_model, to_vector
 from chaincode.shards import UNIT, shard_cuts
 from chaincode.vector import vector_length
 from identity.errors import EvidenceError
+from tests.chaincode.whole_models import mean_model, sum_digest
 
 SHAPES = {"a": (UNIT + 3,), "b": (2, UNIT), "c": (77,)}
 CHOICES: dict[str, dict[str, str]] = {

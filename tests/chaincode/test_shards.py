@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chaincode.aggregation import sum_digest, weighted_sum
+from chaincode.aggregation import weighted_sum
 from chaincode.agreement import TensorSpec
 from chaincode.blobs import CHUNK, chunk_hashes, root_of
 from chaincode.evidence import Commitment, ShardEvidence, judge, verify_update
@@ -19,6 +19,7 @@ from chaincode.shards import UNIT, Tentative, shard_cuts, sum_shard
 from chaincode.update import check_range, vector_length
 from identity.errors import EvidenceError
 from tests.chaincode.test_update_oracle import commit, header, site_blob, spec
+from tests.chaincode.whole_models import sum_digest
 
 LENGTH = 3 * UNIT + 1234
 SPECS = [spec("a", UNIT + 5), spec("gap", 3, rule="keep"), spec("b", 2 * UNIT + 1229, clip=-2, bits=24)]

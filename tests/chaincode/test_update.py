@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from chaincode.agreement import TensorSpec
 from chaincode.blobs import CHUNK, chunk_root, format_header, parse_header
+from chaincode.files import replacing
 from chaincode.update import (
     SLICE,
     check_range,
     encode,
-    encode_blob,
     encode_tensors,
     encode_to,
     runs,
@@ -198,7 +198,8 @@ def test_a_blob_is_its_header_and_its_integers(tmp_path: Path, encoding: str) ->
     specs = [spec("a", CHUNK // 4), spec("b", 3, 5, clip=1), spec("c")]  # a chunk ends inside an integer of a
     vector = np.linspace(-2, 2, vector_length(specs), dtype=np.float32)
     head = header(length=len(vector), encoding=encoding)
-    digest, size = encode_blob(head, vector, np.zeros_like(vector), specs, tmp_path / "u")
+    with replacing(tmp_path / "u", fsync=False) as file:
+        digest, size = encode_to(head, vector, np.zeros_like(vector), specs, file.write)
     data = (tmp_path / "u").read_bytes()
     assert data == format_header(head) + encode(vector, None, specs, encoding).tobytes()
     assert (digest, size) == (plain_root(data), len(data)) == (chunk_root(data), len(data))
@@ -209,8 +210,8 @@ def test_a_blob_is_its_header_and_its_integers(tmp_path: Path, encoding: str) ->
 def test_a_refused_update_leaves_no_file(tmp_path: Path) -> None:
     vector = np.zeros(SLICE + 1, np.float32)
     vector[-1] = np.nan
-    with pytest.raises(EvidenceError):
-        encode_blob(header(length=len(vector)), vector, None, [spec("w", len(vector))], tmp_path / "u")
+    with pytest.raises(EvidenceError), replacing(tmp_path / "u", fsync=False) as file:
+        encode_to(header(length=len(vector)), vector, None, [spec("w", len(vector))], file.write)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,74 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who gets what, and what happens when workers are lost: on a pool that does what a test says."""
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chaincode.blobs import Header
-from chaincode.evidence import Commitment
-from coordinator.dispatch import Dispatch
 from coordinator.jobs import Baselines
 from coordinator.pool import DIED, LATE, Call, balanced
-from coordinator.ports import Delivery, FinishOrder, Outcome
-from identity.errors import Error, EvidenceError, Unavailable, UsageError
-from participant.ports import TrainFailure, TrainOrder, TrainResult
-
-SITES = tuple(f"site-{number:02}" for number in range(1, 8))
-
-
-def order(site: str, base: str = "b" * 64) -> TrainOrder:
-    header = Header("f" * 64, "a" * 64, 3, 2, base, f"did:key:{site}", "int32", 4, "5" * 64)
-    return TrainOrder(site, 1, header, "/nowhere")
-
-
-def result(site: str, examples: int = 10) -> TrainResult:
-    return TrainResult(site, f"did:key:{site}", "d" * 64, 100, examples, {})
-
-
-def delivery(site: str, weight: int = 10, size: int = 100) -> Delivery:
-    commitment = Commitment(
-        "f" * 64, "a" * 64, 3, 2, "b" * 64, f"did:key:{site}", "d" * 64, size, weight, "int32", 4
-    )  # fmt: skip
-    return Delivery(commitment, f"/nowhere/{site}")
-
-
-class Scripted:
-    """A pool whose answers come from ``answer``: the first result, an ``Error``, or (first, *kept)."""
-
-    def __init__(self, answer: Callable[[Call], Any], workers: int = 2) -> None:
-        self.workers, self._answer = workers, answer
-        self.calls: list[Call] = []
-        self.limits: list[float] = []
-
-    def run(self, calls: deque[Call], limit: Callable[[Call], float]) -> Iterator[tuple[Call, Any]]:
-        while calls:
-            call = calls.popleft()
-            self.calls.append(call)
-            self.limits.append(limit(call))
-            answer = self._answer(call)
-            if call.returns > 1 and not isinstance(answer, Error):
-                answer, *call.kept = answer
-            yield call, answer
-
-
-def dispatch(pool: Scripted, tries: int = 3) -> Dispatch:
-    return Dispatch(lambda: pool, SITES, tries)
-
-
-def names(call: Call) -> list[str]:
-    return [o.site for o in call.arguments[1]]
-
-
-def trained(pool: Scripted, **options: Any) -> dict[str, TrainResult | TrainFailure]:
-    """Every order's one answer."""
-    answers = [a for batch in dispatch(pool).train([order(s) for s in SITES], **options) for a in batch]
-    assert sorted(a.site for a in answers) == list(SITES)
-    return {a.site: a for a in answers}
+from identity.errors import EvidenceError, Unavailable, UsageError
+from participant.ports import TrainFailure, TrainResult
+from tests.coordinator.scripted_pool import SITES, Scripted, delivery, dispatch, names, order, result, trained
 
 
 @given(st.lists(st.integers(0, 1000), max_size=40), st.integers(1, 6))
@@ -204,95 +148,6 @@ def test_refused_updates_have_no_weight_and_no_part() -> None:
     )
     held = dispatch(pool).sum([delivery("site-01", 7), delivery("site-02", 5)])
     assert (dict(held.verdicts), held.weight, len(held.parts)) == (verdicts, 5, 1)
-
-
-AGREEMENT: Mapping[str, Any] = {"title": "t"}
-
-
-def _finishing(finish: Callable[[Call], Any]) -> Scripted:
-    def answer(call: Call) -> Any:
-        if call.method == "sum":
-            return {d.commitment.member: "" for d in call.arguments[0]}, f"partial {len(pool.calls)}"
-        return finish(call)
-
-    pool = Scripted(answer)
-    return pool
-
-
-def test_an_update_that_was_refused_first_is_not_summed_twice_after_a_worker_died() -> None:
-    outcome = Outcome("1" * 64, "2" * 64, "", {}, "")
-    summed: list[list[str]] = []
-    deaths = iter([True, False])
-
-    def answer(call: Call) -> Any:
-        if call.method == "finish":
-            return Unavailable(DIED, "killed") if next(deaths) else (outcome, "arrays")
-        sites = [d.commitment.member for d in call.arguments[0]]
-        refused = not summed  # in the first call of all
-        summed.append(sites)
-        return {m: "update-digest" if refused and m.endswith("02") else "" for m in sites}, "partial"
-
-    of = dispatch(Scripted(answer, workers=1))
-    sums = [of.sum([delivery("site-01"), delivery("site-02")]), of.sum([delivery("site-02")])]
-    assert of.finish(FinishOrder(AGREEMENT, 3, "b" * 64, "", 20), sums) is outcome
-    assert summed[2:] == [["did:key:site-01"], ["did:key:site-02"]]
-
-
-def test_an_update_that_fails_when_it_is_summed_again_ends_the_attempt() -> None:
-    calls: list[str] = []
-
-    def answer(call: Call) -> Any:
-        calls.append(call.method)
-        if call.method == "finish":
-            return Unavailable(DIED, "killed")
-        return {d.commitment.member: "update-digest" if len(calls) > 2 else "" for d in call.arguments[0]}, "partial"
-
-    of = dispatch(Scripted(answer, workers=1))
-    sums = [of.sum([delivery("site-01")])]
-    with pytest.raises(EvidenceError) as caught:
-        of.finish(FinishOrder(AGREEMENT, 3, "b" * 64, "", 10), sums)
-    assert caught.value.code == "weight-mismatch"
-
-
-def test_finish_adds_what_was_kept_and_keeps_the_new_model() -> None:
-    outcome = Outcome("1" * 64, "2" * 64, "", {}, "")
-    pool = _finishing(lambda call: (outcome, "arrays"))
-    of = dispatch(pool)
-    sums = [of.sum([delivery("site-01"), delivery("site-02")]), of.sum([delivery("site-03")])]
-    assert of.finish(FinishOrder(AGREEMENT, 3, "b" * 64, "", 30), sums) is outcome
-    assert pool.calls[-1].arguments[2:] == ("partial 1", "partial 2", "partial 3")
-    list(of.train([order("site-01", outcome.model)]))
-    assert pool.calls[-1].arguments[0] == "arrays"
-
-
-@pytest.mark.parametrize("weight", [29, 31, 0])
-def test_finish_refuses_another_weight_than_that_of_the_sums(weight: int) -> None:
-    pool = _finishing(lambda call: pytest.fail("finished"))
-    of = dispatch(pool)
-    sums = [of.sum([delivery("site-01"), delivery("site-02"), delivery("site-03")])]
-    with pytest.raises(EvidenceError) as caught:
-        of.finish(FinishOrder(AGREEMENT, 3, "b" * 64, "", weight), sums)
-    assert caught.value.code == "weight-mismatch"
-
-
-def test_finish_sums_again_when_a_worker_is_lost() -> None:
-    outcome = Outcome("1" * 64, "2" * 64, "", {}, "")
-    answers = iter([Unavailable(DIED, "killed"), (outcome, "arrays")])
-    pool = _finishing(lambda call: next(answers))
-    of = dispatch(pool)
-    assert of.finish(FinishOrder(AGREEMENT, 3, "b" * 64, "", 10), [of.sum([delivery("site-01")])]) is outcome
-    assert [call.method for call in pool.calls] == ["sum", "finish", "sum", "finish"]
-    assert pool.calls[-1].arguments[1:] == (None, "partial 3")
-
-
-def test_finish_gives_up_and_passes_on_what_is_refused() -> None:
-    for error, calls in ((Unavailable(DIED, "killed"), 6), (EvidenceError("sum-length", "no"), 2)):
-        pool = _finishing(lambda call, error=error: error)
-        of = dispatch(pool)
-        with pytest.raises(type(error)) as caught:
-            of.finish(FinishOrder(AGREEMENT, 3, "b" * 64, "", 10), [of.sum([delivery("site-01")])])
-        assert caught.value.code == error.code
-        assert len(pool.calls) == calls
 
 
 def test_the_first_error_of_several_calls_is_raised_after_the_running_ones() -> None:

@@ -189,6 +189,6 @@ def test_hostile_records_end_nothing(data: bytes, tmp_path: Path) -> None:
 
 
 def test_without_proc_nothing_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "_BOOT", tmp_path / "absent")
+    monkeypatch.setattr(processes, "BOOT", tmp_path / "absent")
     record_processes(tmp_path / "p", "/nowhere")
     assert not (tmp_path / "p").exists()

@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """What becomes of packs that are delivered: moved where nothing else is in them, and found again whoever asks."""
 
+import errno
 import os
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
-from chaincode.blobs import BlobStore
+from chaincode.blobs import BlobStore, chunk_root
 from chaincode.packs import read_index, write_packs
 from coordinator.ports import Delivery
 from coordinator.worker import Worker
-from tests.coordinator.test_cluster_worker import Round
+from identity import canonical
+from tests.coordinator.worker_round import Round
 
 
 @pytest.fixture
@@ -48,6 +51,57 @@ def test_a_pack_of_nothing_but_verified_updates_moves_into_the_store(first: Roun
     assert kept(first) == [moved]
 
 
+def test_a_pack_that_lists_its_updates_elsewhere_is_copied(first: Round) -> None:
+    """Each verifies where it was delivered; by the pack's own line the first two lie where the other begins."""
+    honest, deliveries = packed(first)
+    places = [delivery.place for delivery in deliveries]
+    size, whole = min(place.offset for place in places), honest.read_bytes()
+    rows = [[delivery.commitment.digest, delivery.place.size] for delivery in deliveries]
+    line = canonical.dumps([rows[1], rows[0], *rows[2:]]) + b"\n"
+    assert len(line) == size
+    pack = honest.with_name(f"{sha256(line).hexdigest()}.pack")
+    pack.write_bytes(line + whole[size:])
+    pack.chmod(0o600)
+    moved = [replace(d, place=replace(d.place, path=str(pack))) for d in deliveries]
+    for _ in range(2):  # asked for again
+        assert set(first.worker.sum(moved)[0].values()) == {""}
+        assert pack.exists()
+    store = BlobStore(first.folder / "blobs")
+    for delivery in deliveries:
+        with store.open(delivery.commitment.digest) as data:
+            assert chunk_root(data) == delivery.commitment.digest
+
+
+def test_a_site_cannot_change_what_was_summed(first: Round) -> None:
+    pack, deliveries = packed(first)
+    pack.chmod(0o666)
+    (first.folder / "mine").hardlink_to(pack)
+    assert set(first.worker.sum(deliveries)[0].values()) == {""}
+    with (first.folder / "mine").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x55")
+    store = BlobStore(first.folder / "blobs")
+    for delivery in deliveries:
+        with store.open(delivery.commitment.digest) as data:
+            assert chunk_root(data) == delivery.commitment.digest
+
+
+def test_packs_in_a_folder_that_may_only_be_read_are_copied(first: Round, monkeypatch: pytest.MonkeyPatch) -> None:
+    pack, deliveries = packed(first)
+    rename = os.rename
+
+    def read_only(old: Path, new: Path) -> None:
+        if Path(old).parent == pack.parent:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        rename(old, new)
+
+    monkeypatch.setattr(os, "rename", read_only)
+    assert set(first.worker.sum(deliveries)[0].values()) == {""}
+    assert pack.exists()
+    digests = [delivery.commitment.digest for delivery in deliveries]
+    assert BlobStore(first.folder / "blobs").find(digests).keys() == set(digests)
+
+
 def test_one_bad_update_keeps_its_pack_out_of_the_store(first: Round) -> None:
     pack, deliveries = packed(first)
     data = bytearray(pack.read_bytes())
@@ -57,7 +111,7 @@ def test_one_bad_update_keeps_its_pack_out_of_the_store(first: Round) -> None:
     assert sorted(verdicts.values()) == ["", "", "", "", "update-digest"]
     assert pack.exists()
     store = BlobStore(first.folder / "blobs")
-    assert [store.has(d.commitment.digest) for d in deliveries] == [
+    assert [bool(store.find([d.commitment.digest])) for d in deliveries] == [
         not verdicts[d.commitment.member] for d in deliveries
     ]
 

@@ -118,6 +118,7 @@ class Gateway:
         self.calls: list[str] = []
         self.lag = 0  # blocks that it does not have yet
         self.code: int | None = None  # what it says of every transaction
+        self.show: Callable[[int], Any] = lambda number: channel.blocks[number]  # a block, or a status in its place
         self._server = grpc.server(ThreadPoolExecutor(32), options=[("grpc.max_receive_message_length", 32 << 20),
                                                                     ("grpc.max_metadata_size", 1 << 20)])  # fmt: skip
         gateway_pb2_grpc.add_GatewayServicer_to_server(self, self._server)
@@ -192,7 +193,11 @@ class Gateway:
                     self.channel.grown.wait(0.05)
             if not context.is_active():
                 return
-            yield events_pb2.DeliverResponse(block=self.channel.blocks[one])
+            shown = self.show(one)
+            if isinstance(shown, int):
+                yield events_pb2.DeliverResponse(status=shown)
+                return
+            yield events_pb2.DeliverResponse(block=shown)
         self._before("blocks-end", "", context)
         yield events_pb2.DeliverResponse(status=common_pb2.SUCCESS)
 

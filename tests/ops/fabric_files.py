@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What stands in for a network in tests that start none: scripts for programs, a plan, and a process that sleeps."""
 
+import io
 import json
 import os
+import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,3 +44,14 @@ def sleeping(place: Path) -> Iterator[Path]:
     assert processes.launch(place, SLEEP, {"PATH": os.environ["PATH"]}, place)
     yield place
     processes.end(place, grace=0)
+
+
+def packaged_source(package: bytes) -> str:
+    """The source digest in a chaincode package."""
+    with tarfile.open(fileobj=io.BytesIO(package)) as outer:
+        code = outer.extractfile("code.tar.gz")
+        assert code is not None
+        with tarfile.open(fileobj=code) as inner:
+            said = inner.extractfile("source.sha256")
+            assert said is not None
+            return said.read().decode("ascii").strip()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from chaincode import notes, state
-from chaincode.author import Author, demand, find_proposal
+from chaincode.author import Author, demand
 from chaincode.blobs import BlobStore
 from chaincode.entries import Entry, open_entry
 from chaincode.models import digest_file
@@ -61,7 +61,7 @@ class Federated:
         self.coordinator = Author(self.federation, self.keys.coordinator.did, self.keys.coordinator)
         self.agreement = build_agreement(self.file, self.keys, info, self.now())
         self.digest = propose(self.ledger, self.coordinator, self.agreement, self.now)
-        self.proposal: Entry = find_proposal(self.ledger.entries(), self.digest)
+        self.proposal: Entry = self.entries("propose")[-1]
         self.blobs = BlobStore(folder / "blobs", fsync=False)
         self.outbox = Outbox(folder / "outbox")
         self.events: list[Event] = []

@@ -3,10 +3,10 @@
 
 import pytest
 
-from chaincode.author import Author, find_proposal
+from chaincode.author import Author
 from chaincode.blobs import chunk_root
 from identity import credentials
-from identity.errors import CredentialError, EvidenceError, Rejected
+from identity.errors import CredentialError, Rejected
 from participant.agent import Agent, RoundView, read_round
 from tests.ops.federated import Federated, Make
 
@@ -150,10 +150,3 @@ def test_bytes_are_delivered_after_the_seal_only(make: Make) -> None:
         assert chunk_root(data) == view.seats[federated.member("site-01")].update  # type: ignore[union-attr]
     federated.accept(agent(federated).claim(view, None))
     assert federated.entries("claim")[0].body["receipt"] is None
-
-
-def test_an_unknown_agreement_is_named(make: Make) -> None:
-    federated = make()
-    with pytest.raises(EvidenceError) as refused:
-        find_proposal(federated.ledger.entries(), "0" * 64)
-    assert refused.value.code == "agreement-unknown"

@@ -79,6 +79,20 @@ def test_queries_read_a_channels_bundle(run: Run, tmp_path: Path, terminal: Term
     assert "release" in terminal.out
 
 
+def test_on_a_channel_nothing_has_a_proof_file_of_its_own(run: Run, tmp_path: Path, terminal: Terminal) -> None:
+    bundle, proof = tmp_path / "evidence", tmp_path / "proof"
+    terminal("audit", "export", run.folder, "-o", bundle)
+    for place in (run.folder, bundle):
+        terminal("audit", "prove", place, 3, "-o", proof, code=2)
+        assert "channel-no-proof" in terminal.err
+        assert f"audit export -o evidence.bundle {place}" in terminal.err
+        assert not proof.exists()
+    model = run.folder / "release" / "model.safetensors"
+    terminal("verify", model, "--key", run.folder / "federation.vkey", code=2)
+    assert "channel-no-proof" in terminal.err
+    assert "audit verify" in terminal.err
+
+
 def _files(path: Path) -> dict[str, bytes]:
     with open_bundle(path) as bundle:
         return {name: bytes(bundle.body(name) or b"") for name in bundle.files}

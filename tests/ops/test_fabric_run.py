@@ -146,3 +146,13 @@ def test_everything_is_killed_under_load_and_the_run_goes_on(
         after = list(mirror.entries())
     assert after[: len(before)] == before, "an entry was lost or changed"
     assert verify_folder(tmp_path / "run").result == PASS
+
+
+def test_a_second_federation_is_refused_and_leaves_no_run(hurt: Run, here: Network, tmp_path: Path) -> None:
+    profile = next(hurt[0].parent.glob("profile.json"))
+    folder = tmp_path / "run"
+    code, _, errors = carry_out("hurt_run", file_of(tmp_path, 2), folder, profile, here.folder)
+    assert code != 0
+    assert "already-founded" in errors
+    assert not (folder / "fabric.json").exists()
+    assert not (folder / "ledger.sqlite").exists(), "it would be shown as this run's"

@@ -18,6 +18,7 @@ from ops.fabric import build, existing, network, package, plan, ports, processes
 from ops.fabric.existing import Network
 from ops.fabric.network import Wanted
 from tests.fabric_network import ROOT, MakeNetwork, copy_contract, owned, quiet
+from tests.ops.fabric_files import packaged_source
 from tests.ops.runs import Terminal
 
 
@@ -98,6 +99,6 @@ def test_networks_of_killed_test_runs_are_taken_down(
 def test_the_package_and_its_page_for_operators(terminal: Terminal, tmp_path: Path) -> None:
     terminal("fabric", "package", "-o", str(tmp_path / "fedledger.tar.gz"))
     data = (tmp_path / "fedledger.tar.gz").read_bytes()
-    assert package.read_source(data) == package.source_digest()
+    assert packaged_source(data) == package.source_digest()
     assert package.package_id(data) in (tmp_path / "fedledger.tar.gz.md").read_text()
     assert build.RELEASE in (ROOT / "ops" / "fabric" / "go.mod").read_text()

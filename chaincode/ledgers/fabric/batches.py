@@ -41,7 +41,7 @@ def waves(entries: Sequence[tuple[int, Entry]]) -> Iterator[list[Batch]]:
     wave: list[Batch] = []
     authors: set[str] = set()
     for batch in _batches(entries):
-        own = {entry.member for entry in batch.entries} if alone(batch) else None
+        own = {entry.member for entry in batch.entries} if own_keys_only(batch) else None
         if wave and (own is None or not authors or authors & own or wave[-1].entries[0].kind != batch.entries[0].kind):
             yield wave
             wave, authors = [], set()
@@ -51,7 +51,7 @@ def waves(entries: Sequence[tuple[int, Entry]]) -> Iterator[list[Batch]]:
         yield wave
 
 
-def alone(batch: Batch) -> bool:
+def own_keys_only(batch: Batch) -> bool:
     """Whether all entries are of one kind that writes its author's own key."""
     kinds = {entry.kind for entry in batch.entries}
     return len(kinds) == 1 and kinds <= OWN_WRITES.keys()

@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import grpc
@@ -19,6 +20,7 @@ from fabric_protos.peer import events_pb2_grpc, transaction_pb2
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError
 
+from chaincode.ledgers.fabric.interrupts import uninterrupted
 from chaincode.ledgers.fabric.messages import Pending, Proposal
 from chaincode.ledgers.fabric.profile import Node
 from identity.errors import CredentialError, UsageError
@@ -30,6 +32,8 @@ _REFUSED = {
     "NOT_FOUND": "it has no such block, or has not joined the channel that the profile names",
     "FORBIDDEN": "it does not let the client of the profile read the channel",
 }
+OUT_OF_ORDER = "OUT_OF_ORDER"
+"""A code of ours: the peer shows another block than was asked for."""
 _DETAILS = "grpc-status-details-bin"
 _OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_LIMIT),
@@ -65,7 +69,8 @@ class CallFailed(Exception):  # noqa: N818 - a state of the network
         if self.step == "blocks" and self.code in WAITED_ENOUGH:
             return f"{self.node.msp}'s peer {self.node.address} has not got them yet"
         said = "; ".join(f"{d.msp or 'orderer'} at {d.address}: {d.message[:300]}" for d in self.details)
-        return f"{self.step} at {self.node.msp}'s peer {self.node.address}: {self.code}, {said or self.message[:300]}"
+        kind = "orderer" if self.step == "order" else "peer"
+        return f"{self.step} at {self.node.msp}'s {kind} {self.node.address}: {self.code}, {said or self.message[:300]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,31 +85,34 @@ class Remote:
     """A connection to one node. Thread-safe; made anew in a process that was forked."""
 
     def __init__(self, node: Node) -> None:
-        """Raises CredentialError(fabric-tls-ca), UsageError(fabric-tls-needed)."""
         self.node = node
-        self._credentials = _credentials(node)
         self._process, self._channel = 0, None
 
     def close(self) -> None:
         """Hang up."""
         if self._channel is not None and self._process == os.getpid():
-            self._channel.close()
+            uninterrupted(self._channel.close)
         self._channel, self._process = None, 0
 
     def _call(self, step: str, call: Callable[[], Any]) -> Any:
         if self._process != os.getpid():
             self._connect()
         try:
-            return call()
+            return uninterrupted(call)
         except grpc.RpcError as error:
             raise CallFailed(step, self.node, error.code().name, error.details() or "", _details_of(error)) from error
 
+    @cached_property
+    def credentials(self) -> Any:
+        """What TLS needs, None where there is none. Raises CredentialError(fabric-tls-ca), UsageError(fabric-tls-needed)."""
+        return _credentials(self.node)
+
     def _connect(self) -> None:
         """Open the channel; gRPC connects at the first call."""
-        if self._credentials is None:
+        if self.credentials is None:
             self._channel = grpc.insecure_channel(self.node.address, options=_OPTIONS)
         else:
-            self._channel = grpc.secure_channel(self.node.address, self._credentials, options=_OPTIONS)
+            self._channel = grpc.secure_channel(self.node.address, self.credentials, options=_OPTIONS)
         self._serve(self._channel)
         self._process = os.getpid()
 
@@ -114,21 +122,21 @@ class Remote:
 
 
 class Orderer(Remote):
-    """A connection to one orderer, for when no peer's gateway reaches it."""
+    """A connection to one orderer, for when no peer's gateway reaches it: the last resort, so all it needs is read then."""
 
     def _serve(self, channel: Any) -> None:
         self._broadcast = ab_pb2_grpc.AtomicBroadcastStub(channel)
 
     def order(self, pending: Pending, timeout: float) -> None:
-        """Hand a signed transaction to the orderer. Raises CallFailed."""
+        """Hand a signed transaction to the orderer. Raises CallFailed; as `credentials`."""
         envelope = common_pb2.Envelope.FromString(pending.envelope)
         stream = self._call("order", lambda: self._broadcast.Broadcast(iter([envelope]), timeout=timeout))
         try:
             answer = self._call("order", lambda: next(stream, None))
         finally:
-            stream.cancel()
+            uninterrupted(stream.cancel)
         if answer is None or answer.status != common_pb2.SUCCESS:
-            said = "nothing" if answer is None else f"{common_pb2.Status.Name(answer.status)} {answer.info}"
+            said = "nothing" if answer is None else f"{_name(common_pb2.Status, answer.status)} {answer.info}"
             raise CallFailed("order", self.node, "UNAVAILABLE", f"the orderer answers {said}")
 
 
@@ -139,7 +147,7 @@ def hand_over(orderers: Sequence[Orderer], pending: Pending, timeout: float) -> 
     which no setting of a peer changes, and says meanwhile that nobody is there.
     """
     for orderer in random.sample(orderers, len(orderers)):
-        with suppress(CallFailed):
+        with suppress(CallFailed, CredentialError, UsageError):
             orderer.order(pending, timeout)
             return True
     return False
@@ -147,6 +155,11 @@ def hand_over(orderers: Sequence[Orderer], pending: Pending, timeout: float) -> 
 
 class Peer(Remote):
     """A connection to one peer."""
+
+    def __init__(self, node: Node) -> None:
+        """Raises CredentialError(fabric-tls-ca), UsageError(fabric-tls-needed)."""
+        super().__init__(node)
+        _ = self.credentials  # a profile that does not serve is refused at once
 
     def _serve(self, channel: Any) -> None:
         self._gateway: Any = gateway_pb2_grpc.GatewayStub(channel)
@@ -175,7 +188,10 @@ class Peer(Remote):
     def status(self, request: Any, timeout: float) -> Status:
         """Wait until the transaction is in a block, and return what became of it. Raises CallFailed."""
         answer = self._call("status", lambda: self._gateway.CommitStatus(request, timeout=timeout))
-        return Status(transaction_pb2.TxValidationCode.Name(answer.result), answer.block_number)
+        code = _name(transaction_pb2.TxValidationCode, answer.result)
+        if code == str(answer.result):
+            raise CallFailed("status", self.node, "UNKNOWN", f"it says {code}, no validation code that is known here")
+        return Status(code, answer.block_number)
 
     def evaluate(self, proposal: Proposal, channel: str, organisation: str, timeout: float) -> bytes:
         """Return what the chaincode answers on the peers of one organisation. Raises CallFailed."""
@@ -195,11 +211,11 @@ class Peer(Remote):
                 if answer.WhichOneof("Type") != "block":
                     if answer.status == common_pb2.SUCCESS:
                         return
-                    name = common_pb2.Status.Name(answer.status)
+                    name = _name(common_pb2.Status, answer.status)
                     raise CallFailed("blocks", self.node, name, _REFUSED.get(name, "the peer refuses"))
                 yield answer.block
         finally:
-            stream.cancel()
+            uninterrupted(stream.cancel)
 
     def newest(self, request: Any, timeout: float) -> int:
         """Return the number of the newest block that the peer has. Raises CallFailed."""
@@ -207,7 +223,7 @@ class Peer(Remote):
         try:
             answer = self._call("blocks", lambda: next(stream, None))
         finally:
-            stream.cancel()
+            uninterrupted(stream.cancel)
         if answer is None or answer.WhichOneof("Type") != "filtered_block":
             raise CallFailed("blocks", self.node, "NOT_FOUND", "the peer shows no newest block")
         number: int = answer.filtered_block.number
@@ -225,6 +241,11 @@ def _credentials(node: Node) -> Any:
     except OSError as error:
         message = f"The TLS certificate of {node.msp}'s authority cannot be read: {error}."
         raise CredentialError("fabric-tls-ca", message) from error
+
+
+def _name(kind: Any, number: int) -> str:
+    """The name of a number of an enumeration; its digits where it has none: whoever answers may be newer, or lie."""
+    return str(kind.Name(number)) if number in kind.values() else str(number)
 
 
 def _details_of(error: Any) -> list[Detail]:

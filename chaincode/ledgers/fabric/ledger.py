@@ -16,8 +16,8 @@ from fabric_protos.common import common_pb2
 from google.protobuf.message import DecodeError
 
 from chaincode.entries import Entry
-from chaincode.fabric_outcomes import Duplicate, Verdict, open_or_refuse
-from chaincode.ledgers import Receipt
+from chaincode.fabric_outcomes import Duplicate, Verdict
+from chaincode.ledgers import Receipt, open_or_refuse
 from chaincode.ledgers.fabric.batches import Batch, waves
 from chaincode.ledgers.fabric.blocks import header_hash
 from chaincode.ledgers.fabric.gateway import CallFailed, Orderer, Peer
@@ -80,9 +80,9 @@ class FabricLedger:
         """Open the ledger as a client of `organisation` (its name or its MSP's); nothing is sent before it is used.
 
         `pending` is the folder for signed transactions of unknown outcome and for where entries are in the log, by default
-        one beside the profile; `clock`
-        (UTC seconds) is what transactions state as their time. `notice` is told of each call that fails while the ledger
-        tries on, so that somebody can be told who is away; several threads may call it at once.
+        one beside the profile; `clock` (UTC seconds) is what transactions state as their time. `notice` is told of each call
+        that fails while the ledger tries on, so that somebody can be told who is away; several threads may call it at once.
+        An orderer that the profile does not let us reach is left out, and named when one is needed.
         Raises UsageError: profile-organisation, fabric-tls-needed, profile-genesis; CredentialError: msp-*,
         fabric-tls-ca; Unavailable(fabric-journal).
         """

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from chaincode.ledgers.fabric.blocks import Logged, data_hash, entries_of, header_hash
-from chaincode.ledgers.fabric.gateway import CallFailed, Peer
+from chaincode.ledgers.fabric.gateway import OUT_OF_ORDER, WAITED_ENOUGH, CallFailed, Peer
 from chaincode.ledgers.fabric.identity import Member
 from chaincode.ledgers.fabric.messages import FOR_EVER, seek
 from chaincode.ledgers.fabric.pauses import Pauses
@@ -25,7 +25,7 @@ from identity.errors import EvidenceError, Unavailable
 WORTH = 32
 """Blocks that are new since the last time, before what was seen is kept again."""
 TURN_SECONDS = 5.0
-"""How long one peer is waited for that is behind, before the next one is asked."""
+"""How long one peer is waited for that is behind or slow, before the next one is asked; twice as long each time it is in vain."""
 
 
 class BlockLog:
@@ -99,42 +99,59 @@ class BlockLog:
 
     def _stream(self, peers: Sequence[Peer], block: int, last: int | None) -> Iterator[tuple[int, Logged]]:
         """Iterate over numbered entries of the blocks from one to another; where peers fail, patience begins with each block."""
+        turn = min(TURN_SECONDS, self._patience)
         while True:
             began = block
             for _ in self._pauses.until(time.monotonic() + self._patience):
-                block, failed = yield from self._ask(peers, block, last)
-                if failed is None:
+                block, failures = yield from self._ask(peers, block, last, turn)
+                if not failures:
                     return
                 if block > began:
                     break
+                if all(failure.code == OUT_OF_ORDER for failure in failures):
+                    raise EvidenceError("fabric-fork", f"{_said(failures)}.")
+                if any(failure.code in WAITED_ENOUGH for failure in failures):  # a large block on a slow line, perhaps
+                    turn = min(2 * turn, self._patience)
             else:
-                message = f"No peer shows the channel's blocks from {block} on: {failed}."
+                message = f"No peer shows the channel's blocks from {block} on: {_said(failures)}."
                 raise Unavailable("fabric-blocks", message, next="fedledger fabric status")
 
     def _ask(
-        self, peers: Sequence[Peer], block: int, last: int | None
-    ) -> Generator[tuple[int, Logged], None, tuple[int, CallFailed | None]]:
-        """Ask each peer in turn for what the ones before did not show; one that is behind has its turn only.
+        self, peers: Sequence[Peer], block: int, last: int | None, turn: float
+    ) -> Generator[tuple[int, Logged], None, tuple[int, list[CallFailed]]]:
+        """Ask each peer in turn for what the ones before did not show; one that is behind has its turn (seconds) only.
 
-        Returns the number of the next block, and the last failure where blocks are missing still.
+        Returns the number of the next block, and the failures where blocks are missing still.
         """
-        failed, turn = None, None if last == FOR_EVER else min(TURN_SECONDS, self._patience)
+        failures: list[CallFailed] = []
         for peer in peers:
             if last is not None and block > last:  # also where a stream broke off behind its last block
-                return block, None
+                return block, []
             try:
-                request = seek(self._member, self._channel, block, last, int(time.time()))
-                for read in peer.blocks(request, turn):
-                    block = read.header.number + 1
-                    yield from self._absorb(read)
-                return block, None
+                for read in self._shown(peer, block, last, None if last == FOR_EVER else turn):
+                    logged = self._absorb(read, peer)
+                    block += 1
+                    yield from logged
+                return block, []
             except CallFailed as failure:
                 if last is None and block and failure.code == "NOT_FOUND":
-                    return block, None  # there is no block after those that were read
-                failed = failure
-        return block, failed
+                    return block, []  # there is no block after those that were read
+                failures.append(failure)
+        return block, failures
 
-    def _absorb(self, block: Any) -> list[tuple[int, Logged]]:
+    def _shown(self, peer: Peer, block: int, last: int | None, turn: float | None) -> Iterator[Any]:
+        """Iterate over the blocks that a peer shows: those that are asked for, each in its place. Raises CallFailed."""
+        request = seek(self._member, self._channel, block, last, int(time.time()))
+        for read in peer.blocks(request, turn):
+            if read.header.number != block or (last is not None and block > last):
+                message = f"it shows block {read.header.number} in the place of block {block}"
+                raise CallFailed("blocks", peer.node, OUT_OF_ORDER, message)
+            yield read
+            block += 1
+        if last is not None and block <= last:
+            raise CallFailed("blocks", peer.node, "NOT_FOUND", f"it ends before block {block}")
+
+    def _absorb(self, block: Any, peer: Peer) -> list[tuple[int, Logged]]:
         """Number a block's entries, and remember them where the block is new."""
         number, logged = block.header.number, list(entries_of(block, self._chaincode))
         with self._lock:
@@ -151,11 +168,16 @@ class BlockLog:
                 return list(enumerate(fresh, self.size - len(fresh)))
             # A later reader of a block that was absorbed before: an entry that came twice is numbered where it came first.
             place = bisect_right(self._seen.block, number) - 1
-            first = self._seen.first[place] if place >= 0 and self._seen.block[place] == number else self.size
+            first = after = self.size
+            if place >= 0 and self._seen.block[place] == number:
+                first = self._seen.first[place]
+                after = self._seen.first[place + 1] if place + 1 < len(self._seen.first) else self.size
             found = [(self._seen.indexes.get(bytes.fromhex(one.entry), -1), one) for one in logged]
-            if any(index < 0 for index, _ in found):
-                raise EvidenceError("fabric-fork", f"Block {number} is another one than was read before.")
-            return [(index, one) for index, one in found if index >= first]
+            own = [(index, one) for index, one in found if index >= first]
+            if [index for index, _ in own] != list(range(first, after)) or any(index < 0 for index, _ in found):
+                shown = f"as {peer.node.msp}'s peer {peer.node.address} shows it"
+                raise EvidenceError("fabric-fork", f"Block {number}, {shown}, is another one than was read before.")
+            return own
 
     def _check(self, block: Any) -> None:
         """Check that a block is whole, and the one that follows. Raises EvidenceError: fabric-fork, fabric-genesis."""
@@ -170,3 +192,7 @@ class BlockLog:
             raise EvidenceError(
                 "fabric-genesis", f"The channel {self._channel} has another first block than the profile's."
             )
+
+
+def _said(failures: Sequence[CallFailed]) -> str:
+    return "; ".join(str(failure) for failure in failures)

@@ -38,7 +38,7 @@ from chaincode.ledgers.fabric.refusals import (
     endorsed_by_too_few,
     unknown,
 )
-from identity.errors import OutcomeUnknown, Rejected, Unavailable
+from identity.errors import CredentialError, OutcomeUnknown, Rejected, Unavailable, UsageError
 
 CONFLICTS = frozenset(
     {"MVCC_READ_CONFLICT", "PHANTOM_READ_CONFLICT", "EXPIRED_CHAINCODE", "CHAINCODE_VERSION_CONFLICT"}
@@ -137,8 +137,7 @@ class Sender:
         wait, before = self._patience.status, False
         failures: dict[str, CallFailed] = {}
         for _ in self._pauses.until(end):
-            failed = self._submit(pending, before)
-            failures = {failed.step: failed} if failed else {}
+            failures = self._submit(pending, before)
             before = True
             submitted()
             status, failed = self._status(pending.txid, min(wait, max(0.1, end - time.monotonic())))
@@ -213,19 +212,20 @@ class Sender:
         said = f"{peer.node.msp}'s peer {peer.node.address} is behind others at block {newest.get(peer)}"
         return Finding(conflict=True, message=said)
 
-    def _submit(self, pending: Pending, before: bool) -> CallFailed | None:
-        """Hand the transaction to the orderers by the first peer that can; return the last failure if none could.
+    def _submit(self, pending: Pending, before: bool) -> dict[str, CallFailed]:
+        """Hand the transaction to the orderers by the first peer that can; return what to tell if nothing comes of it.
 
-        Where no peer can, the orderers are tried directly; the peers' failure is what is told if nothing comes of it.
+        Where no peer can, the orderers are tried directly; the last peer's failure is told, and which orderers the
+        profile does not let us reach.
         Raises Unavailable(fabric-orderer-refused) where the orderers refuse what they have never been given before.
         """
-        failed = None
+        failures: dict[str, CallFailed] = {}
         for peer in self._peers:
             try:
                 peer.submit(pending, self._place.channel, self._patience.call)
-                return None
+                return {}
             except CallFailed as failure:
-                failed = failure
+                failures["submit"] = failure
                 if failure.code == "ABORTED" and not before:
                     self.journal.drop(pending.txid)
                     raise Unavailable(
@@ -234,7 +234,7 @@ class Sender:
                 before = True
                 self._notice(failure)
         hand_over(self._orderers, pending, self._patience.status)
-        return failed
+        return failures | _unfit(self._orderers)
 
     def _status(self, txid: str, wait: float) -> tuple[Status | None, CallFailed | None]:
         """Ask each peer in turn; the first one that is there is given the time to wait for the block."""
@@ -266,6 +266,17 @@ class Sender:
 _APPROVED = (
     "Have that organisation run the contract that was approved (fedledger fabric up starts it), then submit again."
 )
+
+
+def _unfit(orderers: Sequence[Orderer]) -> dict[str, CallFailed]:
+    """The orderers that the profile does not let us reach, by their addresses, and why."""
+    found = {}
+    for orderer in orderers:
+        try:
+            _ = orderer.credentials
+        except (CredentialError, UsageError) as error:
+            found[orderer.node.address] = CallFailed("order", orderer.node, error.code, error.message.rstrip("."))
+    return found
 
 
 def _nothing(_failure: CallFailed) -> None:

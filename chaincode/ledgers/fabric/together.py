@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from chaincode.ledgers.fabric import batches
-from chaincode.ledgers.fabric.batches import Batch, alone
+from chaincode.ledgers.fabric.batches import Batch, own_keys_only
 from chaincode.ledgers.fabric.sending import Sent
 from identity.errors import EvidenceError
 
@@ -85,7 +85,7 @@ class Together:
 def take(waiting: list[Waiting]) -> list[Waiting]:
     """Take the first batch that waits, and those behind it that may share its transaction."""
     group: list[Waiting] = waiting[:1]
-    if not group or not alone(group[0][0]):
+    if not group or not own_keys_only(group[0][0]):
         del waiting[:1]
         return group
     kind = group[0][0].entries[0].kind
@@ -94,7 +94,7 @@ def take(waiting: list[Waiting]) -> list[Waiting]:
     for one in waiting[1:]:
         batch = one[0]
         new = {entry.member for entry in batch.entries}
-        if not alone(batch) or batch.entries[0].kind != kind or authors & new:
+        if not own_keys_only(batch) or batch.entries[0].kind != kind or authors & new:
             continue
         if size + _size(batch) > batches.BATCH_BYTES or count + len(batch.entries) > batches.BATCH_ENTRIES:
             continue

@@ -11,7 +11,7 @@ from typing import Any
 from chaincode.audit import Report, audit
 from chaincode.audit.bundle_source import bundle_source
 from chaincode.audit.channel_export import export_channel
-from chaincode.audit.channel_source import ChannelSource, Nothing
+from chaincode.audit.channel_source import ChannelSource, NoObserver
 from chaincode.blocks.pinning import make_channel_key
 from chaincode.bundle import write_bundle
 from chaincode.channel_key import ChannelKey, format_channel_key
@@ -35,7 +35,7 @@ def source_of(blocks: Blocks, files: Mapping[str, bytes]) -> ChannelSource:
         data = files.get(name)
         yield None if data is None else memoryview(data)
 
-    return ChannelSource(lambda: iter(blocks), open_, Nothing)
+    return ChannelSource(lambda: iter(blocks), open_, NoObserver)
 
 
 @cache

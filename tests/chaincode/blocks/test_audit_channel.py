@@ -23,8 +23,8 @@ from chaincode.trust import KEY_FILE, FederationKey
 from identity.did import public_key_from_did
 from tests.chaincode.audit_evidence import VKEY, claim, verdicts
 from tests.chaincode.blocks.evidence import files_of, found, judged, key_of, with_blocks
+from tests.chaincode.blocks.founding import first_submit
 from tests.chaincode.blocks.recordings import Parts, block_of, recording, replaced, sealed
-from tests.chaincode.blocks.test_chain import first_submit
 from tests.chaincode.contract.memory import key as person
 
 Files = dict[str, bytes]

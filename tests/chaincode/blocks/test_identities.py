@@ -18,8 +18,8 @@ from chaincode.blocks.msp import ADMIN, CLIENT, MEMBER, ORDERER, PEER
 from chaincode.blocks.orderers import quorum
 from chaincode.blocks.signatures import named, verifies
 from chaincode.ledgers.fabric.identity import P256_ORDER, Member, make_member
+from tests.chaincode.blocks.founding import first_submit
 from tests.chaincode.blocks.recordings import MSPS, Parts, Recording, block_of, identity, recording, replaced, sealed
-from tests.chaincode.blocks.test_chain import first_submit
 
 ORDERING = "orderer-1.orderers"
 

@@ -20,7 +20,7 @@ def whole(raft: Recording, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     entries = [entry.id for entry in raft.verify()[1]]
     monkeypatch.setattr(readers, "_LONG", 1)
     monkeypatch.setattr(readers, "_BATCH_BYTES", 40_000)
-    monkeypatch.setattr(readers, "_CORES", 2)
+    monkeypatch.setattr(readers, "PROCESSES", 2)
     return entries
 
 

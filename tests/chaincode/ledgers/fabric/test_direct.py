@@ -2,11 +2,13 @@
 """Transactions that a client hands to an orderer itself, because no peer's gateway reaches one."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from fabric_protos.common import common_pb2
 
-from identity.errors import OutcomeUnknown, UsageError
+from chaincode.ledgers.fabric.profile import Node
+from identity.errors import OutcomeUnknown
 from tests.chaincode.ledgers.fabric.trouble import CODE, WHOLE, always, check_holds, opened, pending
 from tests.chaincode.ledgers.hosts import accepted
 from tests.fakes.fabric_double import Fault
@@ -50,10 +52,20 @@ def test_an_orderer_that_does_not_take_it_changes_nothing_in_what_is_told(networ
         check_holds(ledger, WHOLE[:1])
 
 
-def test_an_orderer_elsewhere_needs_an_authority_for_its_tls(network: Double) -> None:
-    with ordering(network) as (_, profile):
-        elsewhere = replace(profile, orderers=(replace(profile.orderers[0], address="orderer.example:7050"),))
-        with pytest.raises(UsageError) as caught:
-            opened(network, profile=elsewhere)
-        assert caught.value.code == "fabric-tls-needed"
-        assert "orderer.example:7050" in caught.value.message
+@pytest.mark.parametrize("tls_ca", [None, Path("none.pem")])
+def test_an_orderer_that_the_profile_does_not_reach_is_left_out_and_named(network: Double, tls_ca: Path | None) -> None:
+    """Elsewhere than on loopback it needs an authority for its TLS; while the peers' gateways do, nobody needs it."""
+    unfit = Node("orderer.example:7050", "OrdererMSP", tls_ca)
+    with ordering(network) as (orderer, profile):
+        with opened(network, profile=replace(profile, orderers=(unfit,))) as ledger:
+            accepted(ledger.submit(WHOLE[:1]))
+            for gateway in network.gateways:
+                gateway.fault = always("submit", NOBODY)
+            with pytest.raises(OutcomeUnknown) as caught:
+                ledger.submit(WHOLE[1:2])
+        code = "fabric-tls-ca" if tls_ca else "fabric-tls-needed"
+        assert f"order at OrdererMSP's orderer orderer.example:7050: {code}, The" in caught.value.message
+        assert "Those that do not answer: orderer:1." in caught.value.message
+        with opened(network, profile=replace(profile, orderers=(unfit, *profile.orderers))) as ledger:
+            accepted(ledger.submit(WHOLE[1:2]))
+        assert orderer.taken == 1

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Fabric ledger on real peers and orderers: clients of several organisations at once, large batches, killed processes."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -205,3 +207,12 @@ def test_the_orderer_dies_within_the_batch_after_it_took_a_transaction(
     assert set(sent) == {sent[0]}
     assert list(ledger.entries()) == whole[:3]
     assert ledger._sender.journal.pending() == []
+
+
+def test_a_client_that_is_interrupted_anywhere_ends(real_network: Network) -> None:
+    module = "tests.chaincode.ledgers.fabric.interrupted"
+    done = subprocess.run(
+        [sys.executable, "-m", module, str(real_network.folder / "profile.json"), "60"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.stdout == "ended\n", done.stderr

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a run reads its channel's blocks where streams break off or are slow: a recorded channel, shown by the double's peers."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fabric_protos.common import common_pb2
+
+from chaincode.ledgers.fabric.gateway import CallFailed, Peer
+from chaincode.ledgers.fabric.identity import load_member
+from chaincode.ledgers.mirror import Mirror
+from ops import ledger_blocks
+from ops.ledger_blocks import Feed
+from tests.chaincode.blocks.recordings import Recording, recording
+from tests.chaincode.ledgers.fabric.trouble import AWAY, always
+from tests.fakes.fabric_world import Double
+
+SECONDS = 2.0
+
+
+@pytest.fixture
+def channel(network: Double) -> Recording:
+    """The recorded channel, up to a block with entries, on the double network."""
+    whole = recording("raft")
+    last = max(number for number in range(1, len(whole.blocks)) if size(whole, number + 1) > size(whole, number))
+    network.channel.blocks[:] = [common_pb2.Block.FromString(block) for block in whole.blocks[: last + 1]]
+    return whole
+
+
+def size(whole: Recording, blocks: int) -> int:
+    return len(whole.verify(whole.blocks[:blocks])[1])
+
+
+@pytest.fixture
+def heard() -> list[CallFailed]:
+    return []
+
+
+@pytest.fixture
+def feed(network: Double, channel: Recording, heard: list[CallFailed], tmp_path: Path) -> Iterator[Feed]:
+    """Both peers show the newest block only once they are asked to wait for it."""
+    peers = [Peer(node) for one in network.profile.organisations for node in one.peers]
+    member = load_member(network.profile.organisations[0])
+    with Mirror.open(tmp_path / "mirror.sqlite", origin="fedledger/x/channel/code") as mirror:
+        made = Feed(tmp_path, channel.trust, mirror, peers, member, notice=heard.append, seconds=SECONDS)
+        made.resume()
+        for gateway in network.gateways:
+            gateway.lag = 1
+        made.catch_up()
+        for gateway in network.gateways:
+            gateway.calls.clear()
+        yield made
+        for peer in peers:
+            peer.close()
+
+
+def test_a_stream_that_breaks_off_behind_its_last_block_has_shown_all(
+    network: Double, channel: Recording, feed: Feed, heard: list[CallFailed]
+) -> None:
+    """Whoever asks for what follows the last block that is wanted, up to that block, is refused for good."""
+    own, other = network.gateways
+
+    def fault(step: str, _txid: str) -> None:
+        """The block comes while it is waited for, and the stream breaks off behind it."""
+        if step == "blocks" and own.calls.count("blocks") == 2:
+            own.lag = 0
+        if step == "blocks-end":
+            raise AWAY
+
+    own.fault = fault
+    feed.catch_up(size(channel, len(network.channel.blocks)))
+    assert [failure.code for failure in heard] == ["UNAVAILABLE"]
+    assert "blocks" not in other.calls
+
+
+def test_a_block_that_takes_longer_than_a_turn_arrives(
+    network: Double, channel: Recording, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is waited for longer each time, both where it is the newest and where it is still to come."""
+    monkeypatch.setattr(ledger_blocks, "_NEXT_SECONDS", 0.05)
+    never = threading.Event()
+
+    def show(number: int) -> Any:
+        never.wait(0.15)
+        return network.channel.blocks[number]
+
+    def fault(step: str, _txid: str) -> None:
+        if step == "blocks" and network.gateways[0].calls.count("blocks") == 2:
+            for gateway in network.gateways:
+                gateway.lag = 0
+
+    network.gateways[0].fault = fault
+    for gateway in network.gateways:
+        gateway.show = show
+    feed.catch_up(size(channel, len(network.channel.blocks)))
+
+
+def test_a_newest_block_that_takes_longer_than_a_call_arrives(
+    network: Double, channel: Recording, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_blocks, "_CALL_SECONDS", 0.05)
+    never = threading.Event()
+
+    def show(number: int) -> Any:
+        never.wait(0.15)
+        return network.channel.blocks[number]
+
+    network.gateways[1].fault = always("blocks", AWAY)
+    network.gateways[0].show = show
+    for gateway in network.gateways:
+        gateway.lag = 0
+    feed.catch_up()
+    assert feed._chain.height == len(network.channel.blocks)

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A pool that does what a test says, and a dispatch over it."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from chaincode.blobs import Header
+from chaincode.evidence import Commitment
+from coordinator.dispatch import Dispatch
+from coordinator.pool import Call
+from coordinator.ports import Delivery
+from identity.errors import Error
+from participant.ports import TrainFailure, TrainOrder, TrainResult
+
+SITES = tuple(f"site-{number:02}" for number in range(1, 8))
+
+
+def order(site: str, base: str = "b" * 64) -> TrainOrder:
+    header = Header("f" * 64, "a" * 64, 3, 2, base, f"did:key:{site}", "int32", 4, "5" * 64)
+    return TrainOrder(site, 1, header, "/nowhere")
+
+
+def result(site: str, examples: int = 10) -> TrainResult:
+    return TrainResult(site, f"did:key:{site}", "d" * 64, 100, examples, {})
+
+
+def delivery(site: str, weight: int = 10, size: int = 100) -> Delivery:
+    commitment = Commitment(
+        "f" * 64, "a" * 64, 3, 2, "b" * 64, f"did:key:{site}", "d" * 64, size, weight, "int32", 4
+    )  # fmt: skip
+    return Delivery(commitment, f"/nowhere/{site}")
+
+
+class Scripted:
+    """A pool whose answers come from ``answer``: the first result, an ``Error``, or (first, *kept)."""
+
+    def __init__(self, answer: Callable[[Call], Any], workers: int = 2) -> None:
+        self.workers, self._answer = workers, answer
+        self.calls: list[Call] = []
+        self.limits: list[float] = []
+
+    def run(self, calls: deque[Call], limit: Callable[[Call], float]) -> Iterator[tuple[Call, Any]]:
+        while calls:
+            call = calls.popleft()
+            self.calls.append(call)
+            self.limits.append(limit(call))
+            answer = self._answer(call)
+            if call.returns > 1 and not isinstance(answer, Error):
+                answer, *call.kept = answer
+            yield call, answer
+
+
+def dispatch(pool: Scripted, tries: int = 3) -> Dispatch:
+    return Dispatch(lambda: pool, SITES, tries)
+
+
+def names(call: Call) -> list[str]:
+    return [o.site for o in call.arguments[1]]
+
+
+def trained(pool: Scripted, **options: Any) -> dict[str, TrainResult | TrainFailure]:
+    """Every order's one answer."""
+    answers = [a for batch in dispatch(pool).train([order(s) for s in SITES], **options) for a in batch]
+    assert sorted(a.site for a in answers) == list(SITES)
+    return {a.site: a for a in answers}
