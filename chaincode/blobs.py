@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from chaincode.chunks import CHUNK, ChunkHasher, chunk_hashes, chunk_root, root_of
 from chaincode.files import mapped, refuse_file, replacing, sync
-from chaincode.packs import Packs, Place, make_folder, remove_unfinished, write_packs
+from chaincode.packs import Packs, make_folder, remove_unfinished, write_packs
+from chaincode.place import Place
 from chaincode.threads import in_threads
 from identity import canonical
 from identity.errors import EvidenceError

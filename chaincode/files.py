@@ -106,3 +106,10 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def ours_alone(path: Path) -> bool:
+    """Whether a path is that of a regular file which nobody but our own user can open, under this name or another."""
+    status = os.lstat(path)
+    regular, shared = stat.S_ISREG(status.st_mode), status.st_mode & 0o077 or status.st_nlink != 1
+    return regular and not shared and status.st_uid == os.geteuid()

@@ -16,18 +16,19 @@ import time
 import warnings
 from array import array
 from bisect import bisect_left, bisect_right
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 from hashlib import sha256
 from itertools import accumulate, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from chaincode.files import mapped, refuse_file, replacing, sync
+from chaincode.chunks import chunk_root
+from chaincode.files import mapped, ours_alone, refuse_file, replacing, sync
+from chaincode.place import Place
 from identity.errors import EvidenceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from typing_extensions import Buffer
 
@@ -53,25 +54,6 @@ _NUMBER: Final = 32
 
 _KEPT_AWAY: Final = frozenset({errno.EXDEV, errno.EACCES, errno.EPERM, errno.EROFS})
 """Why a file that can be read cannot be moved: on another file system, or in a folder that is not ours to change."""
-
-
-@dataclass(frozen=True)  # no slots: it goes to another process
-class Place:
-    """Where a blob's bytes are: ``size`` bytes from ``offset`` of a file, or all of a file where ``size`` is -1."""
-
-    path: str
-    offset: int = 0
-    size: int = -1
-
-    @contextmanager
-    def open(self) -> Iterator[memoryview]:
-        """The bytes, mapped read-only and NOT verified; see `files.mapped`, which says what is raised."""
-        with mapped(self.path) as data:
-            yield self.cut(data)
-
-    def cut(self, data: memoryview) -> memoryview:
-        """The blob's part of its file's bytes; shorter where the file ends before it."""
-        return data if self.size < 0 else data[self.offset : self.offset + self.size]
 
 
 def write_packs(folder: Path, blobs: Sequence[tuple[str, Buffer]], *, fsync: bool) -> list[Path]:
@@ -159,11 +141,13 @@ def _first_line(path: Path, data: memoryview) -> tuple[bytes, list[tuple[str, in
     return line, listed
 
 
-def _ours_alone(path: Path) -> bool:
-    """Whether a path is that of a regular file which nobody but our own user can open, under this name or another."""
-    status = os.lstat(path)
-    regular, shared = stat.S_ISREG(status.st_mode), status.st_mode & 0o077 or status.st_nlink != 1
-    return regular and not shared and status.st_uid == os.geteuid()
+def _genuine(places: Sequence[Place], digest: str) -> Place:
+    """Of the packs that list a blob the one that has its bytes; the first where none has."""
+    for place in places:
+        with suppress(EvidenceError, OSError), place.open() as data:
+            if chunk_root(data) == digest:
+                return place
+    return places[0]
 
 
 def _refuse(path: Path, why: str) -> NoReturn:
@@ -231,7 +215,7 @@ class Packs:
         try:
             line, listed = _listing(source)
             given = {digest: (place.path, place.offset, place.size) for digest, place in places.items()}
-            if not _ours_alone(source) or len(listed) != len(given) or _rows(source, line, listed) != given:
+            if not ours_alone(source) or len(listed) != len(given) or _rows(source, line, listed) != given:
                 return False
             if fsync:
                 sync(source)
@@ -263,12 +247,15 @@ class Packs:
     def _known(self, digests: Sequence[str]) -> dict[str, Place]:
         found = {}
         for digest in digests:
-            for number in self._candidates(digest):
-                if self._digests[32 * number : 32 * number + 32].hex() == digest:
-                    path = self._paths[bisect_right(self._firsts, number) - 1]
-                    found[digest] = Place(path, self._offsets[number], self._sizes[number])
-                    break
+            numbers = self._candidates(digest)
+            places = [self._place(n) for n in numbers if self._digests[32 * n : 32 * n + 32].hex() == digest]
+            if places:
+                found[digest] = places[0] if len(places) == 1 else _genuine(places, digest)
         return found
+
+    def _place(self, number: int) -> Place:
+        path = self._paths[bisect_right(self._firsts, number) - 1]
+        return Place(path, self._offsets[number], self._sizes[number])
 
     def _candidates(self, digest: str) -> list[int]:
         """The numbers of the blobs whose digests begin as this one."""

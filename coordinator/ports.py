@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from chaincode.evidence import Commitment
-from chaincode.packs import Place
+from chaincode.place import Place
 
 
 @dataclass(frozen=True)  # no slots: it goes to another process

@@ -14,7 +14,8 @@ from chaincode.agreement import TensorSpec
 from chaincode.blobs import BlobStore
 from chaincode.evidence import Commitment, ShardEvidence, VerifiedUpdate, verify_update
 from chaincode.files import mapped
-from chaincode.packs import SMALL, Place
+from chaincode.packs import SMALL
+from chaincode.place import Place
 from chaincode.shards import Tentative, sum_shard
 from chaincode.update import check_range
 from coordinator.ports import UNKNOWN_BYTES, Delivery

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from chaincode.blobs import Header
 from chaincode.evidence import Commitment
-from chaincode.packs import Place
+from chaincode.place import Place
 from coordinator.ports import Delivery
 from participant.ports import TrainOrder
 

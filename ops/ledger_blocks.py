@@ -23,10 +23,15 @@ from chaincode.ledgers.fabric.messages import seek
 from chaincode.ledgers.fabric.pauses import Pauses
 from chaincode.ledgers.mirror import Mirror
 from identity.errors import EvidenceError, Unavailable
+from ops.ledger_network import UNTRUE
 
 _CALL_SECONDS = 30.0
 _NEXT_SECONDS = 1.0
 Notice = Callable[[CallFailed], None]
+
+
+class UnfoundedError(EvidenceError):
+    """A peer shows a block that does not hold. Another one may show the channel as it is."""
 
 
 class Feed:
@@ -37,7 +42,7 @@ class Feed:
         seconds: float,
     ) -> None:  # fmt: skip
         """``folder`` is the run's; the ``peers`` are asked in their order. ``seconds`` is how long nobody may answer."""
-        self._folder, self._trust, self._mirror, self._peers, self._member = folder, trust, mirror, peers, member
+        self._folder, self._trust, self._mirror, self._peers, self._member = folder, trust, mirror, list(peers), member
         self._notice, self._seconds = notice, seconds
         self._lock = threading.RLock()
         self._chain, self._count = Chain(trust), 0
@@ -94,9 +99,13 @@ class Feed:
         raise Unavailable("fabric-blocks", f"No peer shows the channel's blocks: {failed}.")
 
     def _ask(self, last: int | None, timeout: float) -> CallFailed | None:
-        """Ask each peer in turn until one shows what is wanted; else the failure that counts: of one that is slow, or the last."""
+        """Ask each peer in turn until one shows what is wanted; else the failure that counts: of one that is slow, or the last.
+
+        Raises UnfoundedError where a peer shows what does not hold, and no other one what does.
+        """
         failed: CallFailed | None = None
-        for peer in self._peers:
+        unfounded: UnfoundedError | None = None
+        for peer in list(self._peers):
             if last is not None and self._chain.height > last:  # also where a stream broke off behind its last block
                 return None
             try:
@@ -112,17 +121,25 @@ class Feed:
                 if failed is None or failed.code not in WAITED_ENOUGH:
                     failed = failure
                 self._notice(failure)
+            except UnfoundedError as error:
+                unfounded = error
+                self._notice(CallFailed("blocks", peer.node, UNTRUE, error.message))
+                self._peers.remove(peer)
+                self._peers.append(peer)  # it is asked last from now on
+        if unfounded is not None:
+            raise unfounded
         return failed
 
     def _take(self, data: bytes, peer: Peer) -> None:
-        """Verify the next block, keep it, and replay it. Raises EvidenceError, which names the peer that shows it."""
+        """Verify the next block, keep it, and replay it. Raises UnfoundedError, which names the peer that shows it."""
         number = self._chain.height
         block = read_or_fault(data, number, self._trust.chaincode)
         entries = list(self._chain.entries([block]))
         if self._chain.faults:
             fault, node = self._chain.faults[0], peer.node
             message = f"The channel, as {node.msp}'s peer {node.address} shows it, does not hold: {fault.what}"
-            raise EvidenceError(fault.code, message)
+            self._forget(number)  # a chain that has seen a fault believes nothing after it
+            raise UnfoundedError(fault.code, message)
         with replacing(self._path(number), fsync=False) as file:  # a peer has it too
             file.write(data)
         self._replay(entries)

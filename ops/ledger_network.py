@@ -93,6 +93,8 @@ def choose(run: RunFolder, ledger: str | None, folder: str | None, profile: str 
     return Channel(place / PROFILE, place)
 
 
+UNTRUE = "DATA_LOSS"
+"""The code of a failed call to a peer that shows a block which does not hold."""
 _EFFECTS = {
     "peer": "its organisation's clients go through another organisation's peer",
     "chaincode": "the other organisations endorse without it",
@@ -118,6 +120,9 @@ class Trouble:
             self._tell(failure)
 
     def _tell(self, failure: Exception) -> None:
+        if getattr(failure, "code", "") == UNTRUE and str(failure) not in self._told:
+            self._told.add(str(failure))
+            self._say(f"  another peer is asked instead: {failure}")
         missing = self._channel.missing()
         for name in missing:
             if name not in self._down:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from chaincode.packs import Place
+from chaincode.place import Place
 from chaincode.state import Result
 from ops.sites import SiteAgent
 from participant.agent import RoundView

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from chaincode.author import Clock, demand, read_all, submit
 from chaincode.ledgers import Ledger
-from chaincode.packs import Place
+from chaincode.place import Place
 from chaincode.state import Attestation, Result, attest_key, result_key
 from coordinator.steps import Event
 from identity.errors import CredentialError, Rejected

@@ -16,7 +16,7 @@ from chaincode.author import Author, Clock, demand, read_tables
 from chaincode.blobs import Header
 from chaincode.entries import Entry
 from chaincode.ledgers import Ledger
-from chaincode.packs import Place
+from chaincode.place import Place
 from chaincode.rules.common import absence, standing
 from chaincode.state import Federation, Head, Member, Party, Result, Seat, Terms
 from identity import credentials

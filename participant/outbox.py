@@ -12,7 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from chaincode.packs import Packs, Place, write_packs
+from chaincode.packs import Packs, write_packs
+from chaincode.place import Place
 from chaincode.writeback import start_writing_back
 
 _OURS = re.compile(r"[0-9a-f]{64}(\.pack|\.tampered)?|update-[0-9a-f]{16}|\..*\.pack\..*")

@@ -14,7 +14,8 @@ import pytest
 from chaincode import packs
 from chaincode.blobs import BlobStore
 from chaincode.chunks import chunk_root
-from chaincode.packs import Packs, Place, read_index, write_packs
+from chaincode.packs import Packs, read_index, write_packs
+from chaincode.place import Place
 from identity import canonical
 from identity.errors import EvidenceError
 from tests.chaincode.test_packs import BLOBS, D, forged
@@ -238,3 +239,15 @@ def test_an_adopted_pack_outlives_a_power_cut(tmp_path: Path, monkeypatch: pytes
         assert store.adopt_pack(source, read_index(source))
         assert synced[-2:] == [source, tmp_path / "blobs" / "packs"]
     assert synced.count(tmp_path / "blobs") == 1
+
+
+@pytest.mark.parametrize("first", ["good", "bad"])
+def test_of_two_packs_that_list_a_blob_the_one_with_its_bytes_counts(tmp_path: Path, first: str) -> None:
+    (digest, blob), other = BLOBS[0], BLOBS[2]
+    written = {"good": [(digest, blob)], "bad": [(digest, b"0" * len(blob)), other]}
+    known = Packs(tmp_path)
+    for name in sorted(written, key=lambda name: name != first):
+        known.read(write_packs(tmp_path, written[name], fsync=False)[0].name)
+    for reader in (known, Packs(tmp_path)):
+        with reader.find([digest])[digest].open() as data:
+            assert data == blob

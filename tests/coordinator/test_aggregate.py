@@ -14,7 +14,7 @@ import pytest
 
 from chaincode.blobs import BlobStore
 from chaincode.evidence import UNIT, ShardEvidence, judge
-from chaincode.packs import Place
+from chaincode.place import Place
 from coordinator import aggregate
 from coordinator.aggregate import Aggregation, HeldSum, ModelAtHand
 from coordinator.pool import DIED, Call, Pool

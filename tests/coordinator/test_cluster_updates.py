@@ -11,7 +11,7 @@ import pytest
 
 from chaincode.blobs import chunk_root, format_header
 from chaincode.evidence import judge
-from chaincode.packs import Place
+from chaincode.place import Place
 from chaincode.shards import shard_cuts
 from coordinator.ports import Delivery, FinishOrder, Outcome
 from coordinator.worker import Worker

@@ -8,7 +8,7 @@ import pytest
 
 from chaincode.blobs import Header
 from chaincode.evidence import Commitment
-from chaincode.packs import Place
+from chaincode.place import Place
 from coordinator.ports import Delivery
 from coordinator.wire import pack, unpack
 from participant.ports import TrainOrder

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from chaincode.packs import Place
+from chaincode.place import Place
 from coordinator.steps import Event
 from identity.errors import Rejected
 from ops.simulate import Honest, Silent, Tampering

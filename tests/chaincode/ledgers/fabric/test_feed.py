@@ -12,8 +12,10 @@ from fabric_protos.common import common_pb2
 from chaincode.ledgers.fabric.gateway import CallFailed, Peer
 from chaincode.ledgers.fabric.identity import load_member
 from chaincode.ledgers.mirror import Mirror
+from identity.errors import EvidenceError
 from ops import ledger_blocks
 from ops.ledger_blocks import Feed
+from ops.ledger_network import UNTRUE
 from tests.chaincode.blocks.recordings import Recording, recording
 from tests.chaincode.ledgers.fabric.trouble import AWAY, always
 from tests.fakes.fabric_world import Double
@@ -114,3 +116,38 @@ def test_a_newest_block_that_takes_longer_than_a_call_arrives(
         gateway.lag = 0
     feed.catch_up()
     assert feed._chain.height == len(network.channel.blocks)
+
+
+def flipped(network: Double, number: int) -> Any:
+    """A block whose last transaction's validity code is another one."""
+    block = common_pb2.Block.FromString(network.channel.blocks[number].SerializeToString())
+    codes = bytearray(block.metadata.metadata[2])
+    codes[-1] ^= 11
+    block.metadata.metadata[2] = bytes(codes)
+    return block
+
+
+def test_one_peer_that_shows_what_does_not_hold_stops_nobody(
+    network: Double, channel: Recording, feed: Feed, heard: list[CallFailed]
+) -> None:
+    own, other = network.gateways
+    own.lag = other.lag = 0
+    own.show = lambda number: flipped(network, number)
+    feed.catch_up(size(channel, len(network.channel.blocks)))
+    assert feed._chain.height == len(network.channel.blocks)
+    assert [(failure.node.address, failure.code) for failure in heard] == [(feed._peers[-1].node.address, UNTRUE)]
+    assert "is flagged" in heard[0].message
+    asked = own.calls.count("blocks")
+    feed.catch_up()
+    assert own.calls.count("blocks") == asked, "it is asked last from then on"
+
+
+def test_where_every_peer_shows_what_does_not_hold_the_run_ends(network: Double, feed: Feed) -> None:
+    height = feed._chain.height
+    for gateway in network.gateways:
+        gateway.lag = 0
+        gateway.show = lambda number: flipped(network, number)
+    with pytest.raises(EvidenceError) as error:
+        feed.catch_up()
+    assert error.value.code == "validity-differs"
+    assert feed._chain.height == height, "what was kept still holds"
