@@ -95,7 +95,10 @@ def main(given: Sequence[str]) -> int:
             output.write(f"\n{text}\n")
     if "growth" in parts and not chosen.quick:
         results.growth = growth.run_growth(chosen.quick, tell=output.note)
-        show(goals_table("How it grows", growth.growth_rows(results.growth)))
+        rows = growth.growth_rows(results.growth)
+        show(goals_table("How it grows", rows))
+        for text in tried(rows):
+            output.write(f"\n{text}\n")
     _write(results, chosen, round(time.monotonic() - began))
     wrong = compare.disagreements(results.comparisons)
     for text in wrong:

@@ -16,13 +16,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from chaincode.threads import CORES
 from ops.bench.compare import Comparison
 from ops.bench.contestants import FEDLEDGER, PLAIN, TUNED
+from ops.bench.limits_crypto import hash_seconds
 from ops.bench.limits_measure import run_command
 from ops.bench.report import Table, seconds
+from ops.bench.workloads import Workload
 
 ENTRY_BYTES = 900
 """About what the envelope of a commitment has."""
 COMMITS = 4
 """Durable commits of a round: it is opened, committed to, sealed and recorded, each before what follows from it."""
+ITEM_BYTES = 4
+"""An update has a 32-bit integer for each parameter."""
 CALLS = 2
 """Calls of a worker that a round has at least: to train, and to aggregate."""
 _TIMES = 9
@@ -37,17 +41,24 @@ def floor(comparisons: Sequence[Comparison], folder: Path) -> Table:
     for comparison in wanted:
         sites, measured = comparison.workload.sites, comparison.measured
         train = measured[TUNED if TUNED in measured else PLAIN].round
-        parts = (train, _signatures(sites), _commits(sites, folder), CALLS * call)
+        parts = (train, _hashes(comparison.workload), _signatures(sites), _commits(sites, folder), CALLS * call)
         ours = measured[FEDLEDGER].round
         cells.append((comparison.workload.name, *map(seconds, (*parts, sum(parts), ours)), f"{ours / sum(parts):.2f}"))
-    columns = ("work", "arithmetic", "signatures", "durable commits", "calls", "floor", "our round", "ratio")
+    columns = ("work", "arithmetic", "hashes", "signatures", "durable commits", "calls", "floor", "our round", "ratio")
     return Table(
         "What a round costs with nothing of ours in it", columns, tuple(cells),
-        f"arithmetic: the round of the tuned plain loop (of the plain one where that did not run). Signatures: each site's entry "
+        f"arithmetic: the round of the tuned plain loop (of the plain one where that did not run). Hashes: SHA-256 over every update "
+        f"by whoever makes it and by whoever sums it, dealt to {CORES} threads. Signatures: each site's entry "
         f"signed and verified, the messages dealt to {CORES} threads. Durable commits: {COMMITS} transactions of SQLite with the "
         f"envelopes and nothing else, each on the disk before the next. Calls: {CALLS} empty calls of Ray, {seconds(call)} each, one "
-        "after the other. Updates, hashes, canonical bytes, judging, state and files are not in it.",
+        "after the other. Encoding, canonical bytes, judging, state and files are not in it.",
     )  # fmt: skip
+
+
+def _hashes(workload: Workload) -> float:
+    """Seconds in which all cores hash each site's update twice."""
+    update = bytes(workload.parameters * ITEM_BYTES)
+    return _median(lambda: hash_seconds([update] * (2 * workload.sites), CORES))
 
 
 def _signatures(sites: int) -> float:

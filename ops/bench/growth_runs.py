@@ -30,7 +30,7 @@ deliver_seconds = 3600
 record_seconds = 3600
 """)
 
-_TINY = '''"""A perceptron 10-16-2 of 210 parameters; each site has one batch of 32 synthetic rows."""
+_TINY = '''"""A perceptron 10-16-2 of 210 parameters; each site has one batch of 32 synthetic rows. Trained as stacks."""
 import torch
 from torch import nn
 
@@ -39,6 +39,7 @@ from participant.task import Task
 
 class Growing(Task):
     name = "growing-sites"
+    stacked = True
 
     def build_model(self):
         return nn.Sequential(nn.Linear(10, 16), nn.ReLU(), nn.Linear(16, 2))

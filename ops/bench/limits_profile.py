@@ -66,7 +66,7 @@ def command_profile(*arguments: object) -> str:
 
 def _functions(profile: str | cProfile.Profile) -> str:
     text = io.StringIO()
-    pstats.Stats(profile, stream=text).sort_stats("tottime").print_stats(_FUNCTIONS)
+    pstats.Stats(profile, stream=text).strip_dirs().sort_stats("tottime").print_stats(_FUNCTIONS)
     return "\n".join(line for line in text.getvalue().splitlines() if line.strip())
 
 

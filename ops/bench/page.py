@@ -11,6 +11,7 @@ from ops.bench.compare import Comparison
 from ops.bench.contestants import FEDLEDGER, FLOWER, PLAIN
 from ops.bench.growth import Growth
 from ops.bench.report import Row, Table, goals_table, markdown, seconds
+from ops.bench.tried import tried
 
 HEAD = """# What Fedledger costs
 
@@ -145,7 +146,9 @@ def _growth(found: Growth, folder: Path, results_folder: Path) -> str:
     section = growth.render(found, results_folder)
     if results_folder != folder:
         section = section.replace("](growth-", f"]({results_folder.relative_to(folder).as_posix()}/growth-")
-    return section + "\n" + markdown(goals_table("What is wanted of it", growth.growth_rows(found)))
+    rows = growth.growth_rows(found)
+    said = [f"```\n{text}\n```\n" for text in tried(rows)]
+    return "\n".join([section, markdown(goals_table("What is wanted of it", rows)), *said])
 
 
 def _machine(machine: Mapping[str, Any]) -> str:

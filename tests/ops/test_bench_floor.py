@@ -17,6 +17,7 @@ from ops.bench import compare, page
 from ops.bench.compare import Comparison, Measured, slower_than_wanted
 from ops.bench.contestants import FEDLEDGER, PLAIN, TUNED, Run
 from ops.bench.floor import floor
+from ops.bench.limits_profile import _functions
 from ops.bench.page import BEGIN, END, Results, write_summary
 from ops.bench.report import row
 from ops.bench.round_profile import _report, round_profile
@@ -43,7 +44,7 @@ def test_the_floor_is_the_sum_of_its_parts(tmp_path: Path) -> None:
     assert len(table.rows) == 1, "nothing to say without the plain loop"
     name, arithmetic, *parts, whole, ours, ratio = table.rows[0]
     assert (name, arithmetic, ours) == ("W1", "250 ms", "100 s")
-    assert len(parts) == 3
+    assert len(parts) == 4
     found = 0.25 + sum(float(part.split()[0]) / {"ms": 1e3, "s": 1}[part.split()[1]] for part in parts)
     assert abs(float(whole.split()[0]) / 1e3 - found) < 0.01 * found
     assert abs(float(ratio) - 100 / found) < 0.02 * 100 / found
@@ -114,3 +115,11 @@ def test_what_was_tried_is_said_of_missed_goals_alone() -> None:
     assert said[0].startswith("Not reached: replay")
     names = [judged.what for judged in compare.rows(compared(plain=1.0, ours=9.0))]
     assert len(tried([row(name, "1", "2", 9.0, 1.0, "at-most") for name in names])) == 1
+
+
+def test_a_profile_names_no_folder_of_the_machine() -> None:
+    profiler = cProfile.Profile()
+    profiler.runcall(tried, [])
+    said = _functions(profiler)
+    assert "tried.py" in said
+    assert str(Path(page.__file__).parents[2]) not in said
