@@ -8,7 +8,7 @@ from typing import Final
 
 from chaincode import artefacts
 from chaincode.audit.channel_source import ChannelSource
-from chaincode.audit.export import artefact_body, body, check_artefact
+from chaincode.audit.export import artefact_bodies, artefact_body, body
 from chaincode.bundle import Body, File, write_bundle
 from chaincode.checkpoints import Checkpoint, stated_head
 from chaincode.entries import Entry, open_entry
@@ -48,13 +48,8 @@ def export_channel(source: ChannelSource, block: Callable[[int], bytes], out: Pa
         (KEY_FILE, partial(artefact_body, source, KEY_FILE)),
         *((artefacts.block(number), partial(body, partial(block, number))) for number in range(chain.height)),
     ]
-    for name in sorted(named - {artefacts.RELEASED_PROOF}):
-        with source.open(name) as view:
-            if view is None:
-                continue
-            check_artefact(name, view, releases, None)
-        bodies.append((name, partial(artefact_body, source, name)))
-    return write_bundle(out, bodies)
+    named.discard(artefacts.RELEASED_PROOF)
+    return write_bundle(out, [*bodies, *artefact_bodies(source, named, releases, None)])
 
 
 def _read(source: ChannelSource) -> Iterator[tuple[bytes, Entry]]:

@@ -58,16 +58,22 @@ def export(source: FolderSource, out: Path) -> list[File]:
         (artefacts.ENTRIES, partial(_entries, source)),
         (KEY_FILE, partial(artefact_body, source, KEY_FILE)),
     ]
+    return write_bundle(out, [*bodies, *artefact_bodies(source, named, releases, key)])
+
+
+_NEXT = "fedledger audit verify"
+
+
+def artefact_bodies(
+    source: Source, named: set[str], releases: list[Entry], key: FederationKey | None
+) -> Iterator[tuple[str, Callable[[], Body]]]:
+    """The files among these names that are there, each checked as ``check_artefact`` says, in ascending order."""
     for name in sorted(named):
         with source.open(name) as view:
             if view is None:
                 continue
             check_artefact(name, view, releases, key)
-        bodies.append((name, partial(artefact_body, source, name)))
-    return write_bundle(out, bodies)
-
-
-_NEXT = "fedledger audit verify"
+        yield name, partial(artefact_body, source, name)
 
 
 def check_artefact(name: str, data: memoryview, releases: list[Entry], key: FederationKey | None) -> None:
