@@ -178,7 +178,7 @@ def test_no_site_is_named_for_what_a_worker_is_short_of(
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     summing = Summing(world.info.specs, BlobStore(world.settings.blobs))
-    monkeypatch.setattr("chaincode.packs.mapped", full)
+    monkeypatch.setattr("chaincode.place.mapped", full)
     monkeypatch.setattr("coordinator.summing.mapped", full)
     with pytest.raises(Unavailable) as refused:
         getattr(summing, method)(world.delivered, *([(0, UNIT)] if method == "sum_shard" else []))
