@@ -36,12 +36,16 @@ class Author:
 
 
 def submit(ledger: Ledger, envelope: bytes) -> Receipt:
-    """Submit one entry that must be accepted.
+    """Submit one entry that must be accepted. Raises as ``accepted``."""
+    return accepted(ledger.submit([envelope])[0])
+
+
+def accepted(outcome: Receipt | Rejected) -> Receipt:
+    """The receipt of an entry that must have been accepted.
 
     Raises:
         Rejected: it was not; the message says what to do next.
     """
-    outcome = ledger.submit([envelope])[0]
     if isinstance(outcome, Rejected):
         raise Rejected(outcome.code, outcome.message, next=outcome.next or CODES.get(outcome.code, ("", ""))[1] or None)
     return outcome

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the round driver asks of the cluster that aggregates, and of the sites."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -77,13 +77,28 @@ class Aggregator(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a site has signed in an open round, for whoever submits it: ``seat`` is its seat's state if that is accepted,
+    ``kind`` and ``facts`` (``site``, its name, among them) are for whoever watches."""
+
+    member: str
+    seat: str
+    kind: str
+    facts: Mapping[str, Any]
+    envelope: bytes
+
+
 class Sites(Protocol):
     """The sites, as the round driver meets them: in a simulation they are agents in this process, across a network it
     waits for their entries and bytes."""
 
-    def train(self, agreement: str, until: int) -> None:
-        """Let the roster's sites act on the open round; returns when each has committed, declined or fallen silent,
-        at the latest at the UTC second ``until``. What they did is on the ledger."""
+    def train(self, agreement: str, until: int) -> Iterator[Sequence[Answer]]:
+        """Let the roster's sites act on the open round; yields what they have signed, as it comes, for the driver to submit.
+
+        Ends when each has committed, declined or fallen silent, at the latest at the UTC second ``until``. What a site
+        submits itself is on the ledger, and not yielded.
+        """
         ...
 
     def deliver(self, agreement: str, members: Sequence[str]) -> Mapping[str, Place]:

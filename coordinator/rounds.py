@@ -8,23 +8,28 @@ is killed at any instant and started again reads it and goes on (DESIGN section 
     open ---------> sites train and commit ---> seal ---> sites deliver ---> verify and sum ---> record
      ^  (R1: on the ledger before the act)   (R2: digests before bytes)                            |
      +---------------------------------------------------------------------------------------------+
+
+What follows at once from what is being submitted goes with it, in one batch: the seal behind the last commitments, the next
+opening behind a record. Where the ledger refuses the one in front, it refuses that too, and the driver decides anew.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from chaincode.author import Author, submit
+from chaincode.author import Author
 from chaincode.blobs import BlobStore
 from chaincode.evidence import Commitment
 from chaincode.ledgers import Ledger
 from chaincode.rules.common import absence
 from chaincode.state import Seat
 from chaincode.writeback import forget
-from coordinator.ports import UNKNOWN_BYTES, Aggregator, Delivery, FinishOrder, Sites
+from coordinator.ports import UNKNOWN_BYTES, Aggregator, Delivery, FinishOrder, Outcome, Sites
 from coordinator.steps import (
     Abort,
     Clock,
     Collect,
+    Draft,
     Event,
     Finished,
     Gathered,
@@ -37,6 +42,7 @@ from coordinator.steps import (
     Train,
     Wait,
 )  # fmt: skip
+from coordinator.submitting import Submitter
 from identity.errors import EvidenceError, Rejected
 from participant.agent import RoundView, read_round
 
@@ -121,9 +127,10 @@ class Driver:
         self, *, author: Author, agreement: Mapping[str, Any], digest: str, ledger: Ledger, sites: Sites,
         aggregator: Aggregator, blobs: BlobStore, clock: Clock, watch: Callable[[Event], None],
     ) -> None:  # fmt: skip
-        self._author, self._agreement, self._digest, self._ledger = author, agreement, digest, ledger
+        self._federation, self._agreement, self._digest, self._ledger = author.federation, agreement, digest, ledger
         self._sites, self._aggregator, self._blobs, self._clock, self._watch = sites, aggregator, blobs, clock, watch
-        self._gathered = Gathered()
+        self._submitter = Submitter(author, digest, ledger, watch)
+        self._gathered, self._since = Gathered(), clock.now()
 
     def drive(self) -> RoundView:
         """Carry out steps until every agreed round is recorded; the last state.
@@ -131,10 +138,10 @@ class Driver:
         Raises:
             Rejected: the contract refuses to go on (attempts exhausted, agreement expired, too few participants).
         """
-        since, again = self._clock.now(), 0
+        self._since, again = self._clock.now(), 0
         while True:
             view = read_round(self._ledger, self._digest, self._agreement["parties"], acting=True)
-            step = next_step(view, self._gathered, self._clock.now(), since)
+            step = self._next(view)
             if isinstance(step, Finished):
                 return view
             if isinstance(step, Stuck):
@@ -149,41 +156,59 @@ class Driver:
                 if refusal.code not in STALE or again > TRIES:
                     raise
 
+    def _next(self, view: RoundView) -> Step:
+        return next_step(view, self._gathered, self._clock.now(), self._since)
+
     def _carry_out(self, step: Step, view: RoundView) -> None:
         match step:
             case Open():
                 self._open(step, view)
             case Train():
-                self._tell("train", view, members=step.silent)
-                self._gathered.asked = True
-                self._sites.train(self._digest, view.head.commit_by)
+                self._train(step, view)
             case Wait():
                 self._tell("wait", view, until=step.until, members=step.members)
                 self._clock.wait_until(step.until)
             case Seal():
-                self._seal(step, view)
+                self._submitter.write(self._sealing(step, view))
             case Collect():
                 self._collect(step, view)
             case Record():
                 self._record(step, view)
             case Abort():
-                self._write("abort", view, {"reason": step.reason})
-                self._settle(view)
+                self._submitter.write(
+                    Draft("abort", view.head.round, view.head.attempt, self._at(view), {"reason": step.reason})
+                )
+                self._settle()
 
     def _open(self, step: Open, view: RoundView) -> None:
         needed = view.terms.attest_next_open if step.round > 1 else 0
         attested = list(self._sites.attest(self._digest, step.round - 1, needed)) if needed else []
-        at = max(self._clock.now(), view.head.at)
         self._gathered = Gathered()
-        self._write("open", view, {
-            "round": step.round, "attempt": step.attempt, "commit_by": at + view.terms.commit_seconds, "reservation": 0,
-            "roster": list(step.roster), "absent": _named(step.absent), "attestations": attested,
-        }, {"base-model": view.head.base}, at)  # fmt: skip
+        self._submitter.write(self._opening(step, view, attested))
 
-    def _seal(self, step: Seal, view: RoundView) -> None:
-        at = max(self._clock.now(), view.head.at)
+    def _opening(self, step: Open, view: RoundView, attested: Sequence[str] = ()) -> Draft:
+        at = self._at(view)
+        body = {"commit_by": at + view.terms.commit_seconds, "reservation": 0, "roster": list(step.roster),
+                "absent": _named(step.absent), "attestations": list(attested)}  # fmt: skip
+        return Draft("open", step.round, step.attempt, at, body, {"base-model": view.head.base})
+
+    def _train(self, step: Train, view: RoundView) -> None:
+        """Let the sites train, and submit what they sign; where every seat has acted then, with the seal behind it."""
+        self._tell("train", view, members=step.silent)
+        self._gathered.asked = True
+        seats, silent = dict(view.seats), set(step.silent)
+        for answers in self._sites.train(self._digest, view.head.commit_by):
+            for answer in answers:
+                seats[answer.member] = Seat(answer.seat)
+                silent.discard(answer.member)
+            following = None if silent else self._next(replace(view, seats=seats))
+            drafts = [self._sealing(following, view)] if isinstance(following, Seal) else []
+            self._submitter.relay(answers, view.head, drafts)
+
+    def _sealing(self, step: Seal, view: RoundView) -> Draft:
+        at = self._at(view)
         body = {"deliver_by": at + view.terms.deliver_seconds, "cohort": list(step.cohort), "out": _named(step.out)}
-        self._write("seal", view, body, at=at)
+        return Draft("seal", view.head.round, view.head.attempt, at, body)
 
     def _collect(self, step: Collect, view: RoundView) -> None:
         """Verify and sum what the members deliver; bytes whose digest is the committed one are kept as evidence."""
@@ -218,7 +243,7 @@ class Driver:
         if seat is None:
             raise EvidenceError("state-missing", f"The ledger has no seat of {member} in round {head.round}.")
         return Commitment(
-            federation=self._author.federation, agreement=self._digest, round=head.round, attempt=head.attempt,
+            federation=self._federation, agreement=self._digest, round=head.round, attempt=head.attempt,
             base=head.base, member=member, digest=seat.update, size=seat.size, weight=seat.examples,
             encoding=self._agreement["model"]["encoding"], elements=view.terms.elements,
         )  # fmt: skip
@@ -237,36 +262,29 @@ class Driver:
             subjects["optimiser-state"] = outcome.optimiser
         if outcome.evaluation:
             subjects["evaluation-set"] = outcome.evaluation
-        body = {"included": list(step.included), "omitted": _named(step.omitted), "examples": order.weight}
-        self._write("record", view, {**body, "metrics": dict(outcome.metrics)}, subjects)
+        body = {"included": list(step.included), "omitted": _named(step.omitted), "examples": order.weight,
+                "metrics": dict(outcome.metrics)}  # fmt: skip
+        record = Draft("record", view.head.round, view.head.attempt, self._at(view), body, subjects)
+        self._submitter.write(record, *self._following(view, record.at, outcome))
         for path in self._gathered.adopted:
             forget(path)
-        self._settle(view)
+        self._settle()
 
-    def _settle(self, view: RoundView) -> None:
+    def _following(self, view: RoundView, at: int, outcome: Outcome) -> Iterable[Draft]:
+        """The next round's opening, where it waits for nothing but the record of this one."""
+        if view.head.round == view.terms.rounds or view.terms.attest_next_open:
+            return
+        head = replace(view.head, state="recorded", at=at, base=outcome.model, optimiser=outcome.optimiser)
+        after = replace(read_round(self._ledger, self._digest, self._agreement["parties"]), head=head)
+        if isinstance(step := self._next(after), Open):
+            yield self._opening(step, after)
+
+    def _settle(self) -> None:
         self._gathered = Gathered()
         self._sites.settled(self._digest)
 
-    def _write(
-        self,
-        kind: str,
-        view: RoundView,
-        body: Mapping[str, Any],
-        subjects: Mapping[str, str] = NONE,
-        at: int | None = None,
-    ) -> None:
-        """Sign and submit an entry about the present attempt, and tell whoever watches before and after."""
-        place = {"round": view.head.round, "attempt": view.head.attempt, **body}
-        when = max(self._clock.now(), view.head.at) if at is None else at
-        self._watch(Event(f"before-{kind}", place["round"], place["attempt"], body))
-        try:
-            submit(self._ledger, self._author.entry(kind, when, place, agreement=self._digest, subjects=subjects))
-        except Rejected as refusal:
-            message = (
-                f"Round {place['round']} attempt {place['attempt']}: the contract refuses '{kind}'. {refusal.message}"
-            )
-            raise Rejected(refusal.code, message, next=refusal.next) from refusal
-        self._watch(Event(kind, place["round"], place["attempt"], {**body, **subjects}))
+    def _at(self, view: RoundView) -> int:
+        return max(self._clock.now(), view.head.at)
 
     def _tell(self, kind: str, view: RoundView, **facts: Any) -> None:
         self._watch(Event(kind, view.head.round, view.head.attempt, facts))

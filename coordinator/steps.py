@@ -78,6 +78,23 @@ class Finished:
     """Every agreed round is recorded."""
 
 
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What an entry of the coordinator about an attempt will say, before it is signed; ``at`` is in UTC seconds."""
+
+    kind: str
+    round: int
+    attempt: int
+    at: int
+    body: Mapping[str, Any]
+    subjects: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def stated(self) -> Mapping[str, Any]:
+        """The body as it is signed."""
+        return {"round": self.round, "attempt": self.attempt, **self.body}
+
+
 Step = Open | Train | Wait | Seal | Collect | Record | Abort | Stuck | Finished
 
 

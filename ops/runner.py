@@ -244,7 +244,7 @@ class Run:
         agreement = proposal.body["terms"]
         agents = self._agents(ledger, keys, federation, proposal)
         sites = SimulatedSites(
-            self._with_faults(agents), ledger, cluster, outbox=self._outbox, watch=self._watch, clock=utc,
+            self._with_faults(agents), ledger, cluster, outbox=self._outbox, clock=utc,
             recompute=lambda _, round_: recompute_round(ledger, self._folder, proposal, round_),
         )  # fmt: skip
         coordinator = Author(federation.id, keys.coordinator.did, keys.coordinator)

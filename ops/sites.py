@@ -1,21 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The sites of a simulation: many agents in one process, each with a key of its own, one cluster that trains for all."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from chaincode.author import Clock, demand, read_all, submit
 from chaincode.ledgers import Ledger
 from chaincode.place import Place
 from chaincode.state import Attestation, Result, attest_key, result_key
-from coordinator.steps import Event
+from coordinator.ports import Answer
 from identity.errors import CredentialError, Rejected
 from participant.agent import RoundView, read_round
 from participant.outbox import Outbox
 from participant.ports import Trainer, TrainFailure, TrainOrder, TrainResult
-
-Answer = tuple[str, dict[str, Any], bytes | None]
-"""What happened at a site, its facts for whoever watches, and the entry that the site signed, if it did."""
 
 
 class SiteAgent(Protocol):
@@ -36,13 +33,13 @@ class SimulatedSites:
 
     def __init__(
         self, agents: Mapping[str, SiteAgent], ledger: Ledger, trainer: Trainer, *, outbox: Outbox,
-        recompute: Callable[[str, int], tuple[str, str]], watch: Callable[[Event], None], clock: Clock,
+        recompute: Callable[[str, int], tuple[str, str]], clock: Clock,
     ) -> None:  # fmt: skip
         self._agents, self._ledger, self._trainer, self._clock = agents, ledger, trainer, clock
-        self._recompute, self._watch, self._outbox = recompute, watch, outbox
+        self._recompute, self._outbox = recompute, outbox
 
-    def train(self, agreement: str, until: int) -> None:
-        """Order training from every agent with an open seat, and submit each worker's commitments as they come. What
+    def train(self, agreement: str, until: int) -> Iterator[Sequence[Answer]]:
+        """Order training from every agent with an open seat; yields what the sites of each worker sign, as it comes. What
         is not trained when the commitments close is a failure of its site."""
         view = read_round(self._ledger, agreement, list(self._agents), acting=True)
         orders: list[TrainOrder] = []
@@ -55,13 +52,15 @@ class SimulatedSites:
                 order = agent.order(view)
             except (Rejected, CredentialError) as why:
                 facts = {"site": agent.site, "code": why.code, "message": why.message}
-                refused.append(("site-refuses", facts, agent.decline(view, "policy")))
+                refused.append(Answer(member, "declined", "site-refuses", facts, agent.decline(view, "policy")))
                 continue
             if order is not None:
                 orders.append(order)
-        self._submit(view, refused)
+        if refused:
+            yield refused
         for results in self._trainer.train(orders, seconds=max(0, until - self._clock())):
-            self._submit(view, [self._answer(view, result) for result in results])
+            if answers := [answer for result in results if (answer := self._answer(view, result))]:
+                yield answers
 
     def deliver(self, agreement: str, members: Sequence[str]) -> Mapping[str, Place]:
         """What each of the members delivers of the sealed round."""
@@ -86,20 +85,14 @@ class SimulatedSites:
         """Clear the outbox."""
         self._outbox.clean()
 
-    def _answer(self, view: RoundView, result: TrainResult | TrainFailure) -> Answer:
+    def _answer(self, view: RoundView, result: TrainResult | TrainFailure) -> Answer | None:
+        """What a site signs about its training; None from a silent one."""
         envelope = self._agents[result.member].answer(view, result)
+        if envelope is None:
+            return None
+        facts: dict[str, Any] = {"site": result.site}
         if isinstance(result, TrainFailure):
-            return "site-failed", {"site": result.site, "code": result.code, "message": result.message}, envelope
-        return "site-committed", {"site": result.site, "examples": result.examples, "metrics": result.metrics}, envelope
-
-    def _submit(self, view: RoundView, answers: Sequence[Answer]) -> None:
-        """Submit what the sites have signed, in one batch; a silent site has signed nothing."""
-        spoken = [(kind, facts, envelope) for kind, facts, envelope in answers if envelope is not None]
-        if not spoken:
-            return
-        outcomes = self._ledger.submit([envelope for _, _, envelope in spoken])
-        for (kind, facts, _), outcome in zip(spoken, outcomes, strict=True):
-            told, what = kind, facts
-            if isinstance(outcome, Rejected):
-                told, what = "site-rejected", {"site": facts["site"], "code": outcome.code, "message": outcome.message}
-            self._watch(Event(told, view.head.round, view.head.attempt, what))
+            facts |= {"code": result.code, "message": result.message}
+            return Answer(result.member, "declined", "site-failed", facts, envelope)
+        facts |= {"examples": result.examples, "metrics": result.metrics}
+        return Answer(result.member, "committed", "site-committed", facts, envelope)

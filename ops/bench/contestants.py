@@ -29,8 +29,8 @@ END_SECONDS = 10
 _ONE_THREAD = ("OMP_NUM_THREADS=1", "MKL_NUM_THREADS=1")
 """For every contestant alike; each sets torch's own number, too."""
 
-_MARKS = ("before-open", "open", "before-seal", "seal", "delivered", "before-record", "record")
-PHASES = ("open", "train and commit", "seal", "collect, verify, sum", "finish", "record", "between rounds")
+_MARKS = ("open", "before-seal", "seal", "delivered", "before-record", "record")
+PHASES = ("train and commit", "last commits and seal", "collect, verify, sum", "finish", "record and open", "between rounds")
 
 
 @dataclass(frozen=True, slots=True)

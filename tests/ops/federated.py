@@ -114,7 +114,7 @@ class Federated:
         agents: Mapping[str, SiteAgent] = {self.member(site): agent for site, agent in self.agents.items()}
         return SimulatedSites(
             agents, self.ledger, self.cluster, recompute=recompute or self._recorded,
-            watch=self.events.append, clock=self.now, outbox=self.outbox,
+            clock=self.now, outbox=self.outbox,
         )  # fmt: skip
 
     def _recorded(self, agreement: str, round_: int) -> tuple[str, str]:

@@ -136,7 +136,9 @@ def test_bytes_are_delivered_after_the_seal_only(make: Make) -> None:
     federated = make()
     view = opened(federated)
     assert agent(federated).deliver(view) is None
-    federated.sites().train(federated.digest, view.head.commit_by)
+    for answers in federated.sites().train(federated.digest, view.head.commit_by):
+        for answer in answers:
+            federated.accept(answer.envelope)
     view = read_round(federated.ledger, federated.digest, federated.agreement["parties"])
     assert agent(federated).deliver(view) is None, "R2: committed, but not sealed"
     at = max(federated.now(), view.head.at)

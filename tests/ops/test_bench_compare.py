@@ -158,7 +158,7 @@ def test_phases_add_up_to_the_rounds() -> None:
     records = [line["seconds"] for line in lines if line["kind"] == "record"]
     for number, length in enumerate(b - a for a, b in pairwise(records)):
         assert sum(values[number] for values in phases.values()) == pytest.approx(length)
-    assert phases["between rounds"][0] == pytest.approx(0.1)
+    assert phases["between rounds"][0] == pytest.approx(0.3)
     assert phases["train and commit"][0] == pytest.approx(0.7)
     assert phases["collect, verify, sum"] == pytest.approx((0.6, 0.0))
 

@@ -132,7 +132,7 @@ def test_a_withdrawn_site_is_absent_from_the_next_round(make: Make) -> None:
 
     def watch(event: Event) -> None:
         federated.events.append(event)
-        if event.kind == "record" and event.round == 1:
+        if event.kind == "before-record" and event.round == 1:
             federated.accept(federated.agents["site-03"].withdraw())  # type: ignore[attr-defined]
 
     federated.driver(watch=watch).drive()
@@ -165,10 +165,8 @@ def test_a_coordinator_that_comes_back_late_reaches_the_same_model(make: Make, m
         if (event.kind, event.round) == (moment, 2):
             raise Killed
 
-    sites = federated.sites()
-    sites._watch = die
     with pytest.raises(Killed):
-        federated.driver(sites, watch=die).drive()
+        federated.driver(watch=die).drive()
     federated.moved += 3600  # every deadline has passed while nobody was there
     records = federated.drive()
     assert records[-1].subjects["model"] == expected
