@@ -92,6 +92,16 @@ def open_entry(data: bytes) -> Entry:
 
 def open_fields(data: bytes) -> Fields:
     """The fields of the entry, in their order, without the envelope. Raises as ``open_entry``, whose work this does."""
+    fields, sealed = read_fields(data)
+    envelope.verify(sealed)
+    return fields
+
+
+def read_fields(data: bytes) -> tuple[Fields, envelope.Envelope]:
+    """As ``open_fields``, but that the signature of the envelope is still to be verified: nothing of it is to be believed.
+
+    Raises EvidenceError: ``envelope-*``, ``json-*``, ``entry-*``.
+    """
     sealed = envelope.parse(data)
     if sealed.payload_type != PAYLOAD_TYPE:
         raise EvidenceError(
@@ -101,8 +111,7 @@ def open_fields(data: bytes) -> Fields:
     member, did, at = predicate.pop("member"), predicate.pop("did"), predicate.pop("at")
     if did != sealed.did:
         raise EvidenceError("entry-author", f"The entry says that {did} signs, the envelope that {sealed.did} does.")
-    envelope.verify(sealed)
-    return hashlib.sha256(sealed.payload).hexdigest(), kind.name, member, did, at, subjects, predicate
+    return (hashlib.sha256(sealed.payload).hexdigest(), kind.name, member, did, at, subjects, predicate), sealed
 
 
 def _read(payload: bytes) -> tuple[Kind, dict[str, str], dict[str, Any]]:

@@ -15,7 +15,7 @@ from coordinator.pool import DIED, Call, Pool, Reference, balanced, place, run_a
 from coordinator.ports import Delivery, FinishOrder, Outcome, PartialSum
 from identity.errors import EvidenceError, Unavailable
 
-OVERHEAD, AT_ONCE = 1 << 17, 1 << 23
+OVERHEAD, AT_ONCE = 1 << 17, 10 << 20
 """What one update costs in a sum beside its bytes, in bytes that take as long; and how many bytes one worker verifies
 and sums sooner than a second call could be made."""
 AT_A_TIME = 512

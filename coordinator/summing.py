@@ -4,7 +4,8 @@
 import errno
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from identity.errors import EvidenceError, Unavailable
 Sums = NDArray[np.int64]
 Cut = tuple[int, int]
 """A shard: the first element of the vector that is in it, and the first that is not any more."""
+Summed = tuple[dict[str, str], Sums | None]
 Hashes = Mapping[str, Sequence[bytes]]
 """The hashes of all chunks of each update, by member."""
 
@@ -38,22 +40,33 @@ class Summing:
     """Sums a model's updates, and puts those that lie in packs into the store."""
 
     def __init__(self, specs: Sequence[TensorSpec], blobs: BlobStore) -> None:
+        """``blobs`` is this object's alone: it is used in a thread."""
         self._specs, self._blobs = specs, blobs
         self._tentative: tuple[object, Tentative | None] = None, None
         self._sums = np.empty(0, np.int64)
+        self._beside = ThreadPoolExecutor(1)  # writes what is kept: nothing else uses the store meanwhile
 
-    def sum(self, deliveries: Sequence[Delivery]) -> tuple[dict[str, str], Sums | None]:
+    def sum(self, deliveries: Sequence[Delivery]) -> Summed:
+        """See ``summed``; all is on the disk when this returns."""
+        with self.summed(deliveries) as found:
+            return found
+
+    @contextmanager
+    def summed(self, deliveries: Sequence[Delivery]) -> Iterator[Summed]:
         """A verdict per member ("" or an EvidenceError's code), and the weighted sum of those that pass, if any do.
 
-        Verified blobs that lie in packs are put into the blob store. Raises Unavailable(worker-resources).
+        Verified blobs that lie in packs are put into the blob store: within the block that goes on, at its end they are on
+        the disk. Raises Unavailable(worker-resources); at the end also OSError.
         """
         verdicts: dict[str, str] = {}
         total: Sums | None = None
-        for part in _few_files(deliveries):
-            summed = self._sum_some(part, verdicts)
-            if summed is not None:
-                total = summed if total is None else add([total, summed])
-        return verdicts, total
+        with ExitStack() as files:
+            for part in _few_files(deliveries):
+                files.close()  # those of the part before
+                summed = self._sum_some(part, verdicts, files)
+                if summed is not None:
+                    total = summed if total is None else add([total, summed])
+            yield verdicts, total
 
     def sum_shard(self, deliveries: Sequence[Delivery], cut: Cut) -> list[ShardEvidence]:
         """What was found of each delivery in a shard; the sum stays here until it is confirmed.
@@ -93,30 +106,30 @@ class Summing:
             raise EvidenceError("update-missing", "The updates that have been summed are there no longer.")
         return tentative.confirm(hashes)
 
-    def _sum_some(self, deliveries: Sequence[Delivery], verdicts: dict[str, str]) -> Sums | None:
-        """The sum of as many deliveries as may be open at a time; adds their verdicts."""
+    def _sum_some(self, deliveries: Sequence[Delivery], verdicts: dict[str, str], files: ExitStack) -> Sums | None:
+        """The sum of as many deliveries as may be open at a time; adds their verdicts. What is open, and what is still being
+        written, ends with ``files``."""
         updates: list[VerifiedUpdate] = []
         packed: list[tuple[str, Place, memoryview]] = []
-        files: dict[str, memoryview] = {}
-        with ExitStack() as stack:
-            for delivery, place in zip(deliveries, self._delivered(deliveries), strict=True):
-                member = delivery.commitment.member
-                try:
-                    if place.path not in files:
-                        files[place.path] = stack.enter_context(mapped(place.path))
-                    data = place.cut(files[place.path])
-                    verdicts[member] = ""
-                    updates.append(verify_update(delivery.commitment, data))
-                except EvidenceError as error:
-                    # A link or a folder is no bytes: nothing was delivered that could be judged, or kept.
-                    verdicts[member] = "update-missing" if error.code == "file-not-regular" else error.code
-                except OSError as error:
-                    _check_own(error)
-                    verdicts[member] = "update-missing"
-                if place.size >= 0 and place is delivery.place and verdicts[member] not in UNKNOWN_BYTES:
-                    packed.append((delivery.commitment.digest, place, data))
-            self._keep(packed)
-            return self._sum_in_range(updates, verdicts) if updates else None
+        opened: dict[str, memoryview] = {}
+        for delivery, place in zip(deliveries, self._delivered(deliveries), strict=True):
+            member = delivery.commitment.member
+            try:
+                if place.path not in opened:
+                    opened[place.path] = files.enter_context(mapped(place.path))
+                data = place.cut(opened[place.path])
+                verdicts[member] = ""
+                updates.append(verify_update(delivery.commitment, data))
+            except EvidenceError as error:
+                # A link or a folder is no bytes: nothing was delivered that could be judged, or kept.
+                verdicts[member] = "update-missing" if error.code == "file-not-regular" else error.code
+            except OSError as error:
+                _check_own(error)
+                verdicts[member] = "update-missing"
+            if place.size >= 0 and place is delivery.place and verdicts[member] not in UNKNOWN_BYTES:
+                packed.append((delivery.commitment.digest, place, data))
+        files.callback(self._beside.submit(self._keep, packed).result)
+        return self._sum_in_range(updates, verdicts) if updates else None
 
     def _keep(self, packed: Sequence[tuple[str, Place, memoryview]]) -> None:
         """Put verified blobs into the store, those that are not in it yet: a sum may be asked for again.

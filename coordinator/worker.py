@@ -51,7 +51,7 @@ class Worker:
         self._task = load_task(settings.task)
         self._trainer = LocalTrainer(self._task, settings.sites, settings.seed)
         self._models, self._blobs = Path(settings.models), BlobStore(settings.blobs)
-        self._summing = Summing(self._trainer.specs, self._blobs)
+        self._summing = Summing(self._trainer.specs, BlobStore(settings.blobs))
         self._beside = ThreadPoolExecutor(1)  # starting a thread for each round takes three times as long as using one
         self._evaluation: str | None = None
         self._loaded: tuple[str, Arrays] = "", {}
@@ -115,10 +115,10 @@ class Worker:
         self, deliveries: Sequence[Delivery], order: FinishOrder, base: Arrays | None
     ) -> tuple[tuple[dict[str, str], Outcome | None], Sums | None, Arrays | None]:
         """``sum``, and where every delivery passes, ``finish`` of it. Raises as both."""
-        verdicts, total = self.sum(deliveries)
-        if total is None or any(verdicts.values()):
-            return (verdicts, None), total, None
-        outcome, arrays = self.finish(order, base, total)
+        with self._summing.summed(deliveries) as (verdicts, total):
+            if total is None or any(verdicts.values()):
+                return (verdicts, None), total, None
+            outcome, arrays = self.finish(order, base, total)
         return (verdicts, outcome), total, arrays
 
     def sum_shard(self, deliveries: Sequence[Delivery], cut: Cut) -> list[ShardEvidence]:

@@ -31,7 +31,9 @@ class Outbox:
     def write_small(self, blobs: Sequence[tuple[str, bytes | bytearray]]) -> None:
         """Write whole updates, each with its digest. Raises OSError."""
         if len(blobs) > 1:
-            write_packs(self.folder, blobs, fsync=False)
+            for pack in write_packs(self.folder, blobs, fsync=False):
+                with pack.open("rb") as file:
+                    start_writing_back(file.fileno())
             return
         for digest, blob in blobs:  # the name is known before the file: one without renaming
             with self._create(digest) as file:

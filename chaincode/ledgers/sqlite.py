@@ -14,8 +14,9 @@ from typing import Self
 from chaincode.checkpoints import Checkpoint, sign_checkpoint
 from chaincode.ledgers import DEFAULT_SKEW
 from chaincode.ledgers.connection import DEFAULT_TIMEOUT, Connection, create_file
+from chaincode.ledgers.opening import open_all, verifying_threads
 from chaincode.ledgers.storing import Held, check_head
-from chaincode.ledgers.writer import Clock, Outcome, Writer, open_all, verifying_threads
+from chaincode.ledgers.writer import Clock, Outcome, Writer
 from chaincode.log import EMPTY_ROOT
 from chaincode.notes import format_vkey
 from identity.errors import UsageError

@@ -2,26 +2,19 @@
 """The writing half of the embedded ledger: judges a batch and stores it under the file's write lock."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Final
 
 from chaincode import contract, state
 from chaincode.checkpoints import Checkpoint, open_checkpoint, sign_checkpoint
 from chaincode.entries import Entry
-from chaincode.ledgers import Door, Receipt, open_or_refuse
+from chaincode.ledgers import Door, Receipt
 from chaincode.ledgers.connection import Connection
 from chaincode.ledgers.storing import Store
 from chaincode.notes import parse_vkey
-from chaincode.threads import CORES
 from identity.errors import EvidenceError, Rejected, UsageError
 from identity.keys import Signer
 
 Clock = Callable[[], int]
 Outcome = Receipt | Rejected
-
-# Entries that a thread verifies before it asks for more. Handing four over costs less than verifying one.
-_TOGETHER, _AT_MOST = 4, 32
-THREADS: Final = min(4, CORES)
 
 
 class Writer(Store):
@@ -86,24 +79,3 @@ class Writer(Store):
         except EvidenceError as error:
             message = f"The key at hand is not the log key of {self._connection.path} ({self._log.name})."
             raise UsageError("ledger-wrong-key", message) from error
-
-
-def open_all(envelopes: Sequence[bytes], pool: Executor | None = None) -> list[Entry | Rejected]:
-    """Open each envelope, or say with the evidence's code why it is none.
-
-    OpenSSL verifies without Python's lock, so the threads of a pool verify a batch together.
-    """
-    each = max(_TOGETHER, min(_AT_MOST, -(-len(envelopes) // THREADS)))
-    if pool is None or len(envelopes) < 2 * _TOGETHER:
-        return _open_some(envelopes)
-    others = pool.map(_open_some, [envelopes[i : i + each] for i in range(each, len(envelopes), each)])
-    return [*_open_some(envelopes[:each]), *(opened for part in others for opened in part)]
-
-
-def verifying_threads() -> ThreadPoolExecutor | None:
-    """Return the pool for `open_all`, whose threads start when they are first needed; None on a machine of one core."""
-    return ThreadPoolExecutor(THREADS, "fedledger-verify") if THREADS > 1 else None
-
-
-def _open_some(envelopes: Sequence[bytes]) -> list[Entry | Rejected]:
-    return [open_or_refuse(envelope) for envelope in envelopes]

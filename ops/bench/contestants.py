@@ -30,7 +30,14 @@ _ONE_THREAD = ("OMP_NUM_THREADS=1", "MKL_NUM_THREADS=1")
 """For every contestant alike; each sets torch's own number, too."""
 
 _MARKS = ("open", "before-seal", "seal", "delivered", "before-record", "record")
-PHASES = ("train and commit", "last commits and seal", "collect, verify, sum", "finish", "record and open", "between rounds")
+PHASES = (
+    "train and commit",
+    "last commits and seal",
+    "collect, verify, sum",
+    "finish",
+    "record and open",
+    "between rounds",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from chaincode.audit.export import export
 from chaincode.audit.folder_source import folder_source
 from chaincode.audit.replay import replay
 from chaincode.audit.report import Draft
-from chaincode.ledgers.writer import THREADS
+from chaincode.ledgers.opening import THREADS
 from chaincode.threads import CORES
 from ops.bench import ledgers
 from ops.bench.ledgers import (

@@ -25,6 +25,7 @@ class Small(Task):
     """A model with every kind of tensor; ``act`` is called in each training, in the place of learning if it says so."""
 
     name = "small"
+    batch_size = 5  # several batches a site: their order shows in the update, on every processor
     rules: Mapping[str, Mapping[str, Any]] = {}
 
     def __init__(self, act: Callable[[nn.Module], Any] | None = None) -> None:

@@ -8,7 +8,6 @@ that the blocks make. Nothing signs a head of the log here: members cosign what 
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
 
@@ -17,7 +16,7 @@ from google.protobuf.message import DecodeError
 
 from chaincode.entries import Entry
 from chaincode.fabric_outcomes import Duplicate, Verdict
-from chaincode.ledgers import Receipt, open_or_refuse
+from chaincode.ledgers import Receipt
 from chaincode.ledgers.fabric.batches import Batch, waves
 from chaincode.ledgers.fabric.blocks import header_hash
 from chaincode.ledgers.fabric.gateway import CallFailed, Orderer, Peer
@@ -30,10 +29,10 @@ from chaincode.ledgers.fabric.profile import Place, Profile
 from chaincode.ledgers.fabric.refusals import AGAIN
 from chaincode.ledgers.fabric.sending import Patience, Sender, Sent
 from chaincode.ledgers.fabric.together import Together
+from chaincode.ledgers.opening import open_all, verifying_threads
 from identity import canonical
 from identity.errors import EvidenceError, OutcomeUnknown, Rejected, Unavailable, UsageError
 
-OPENED_AT_ONCE = 4
 KEYS_AT_ONCE = 1000
 Outcome = Receipt | Rejected
 Notice = Callable[[CallFailed], None]
@@ -70,7 +69,7 @@ class FabricLedger:
             folder=pending,
         )
         self._together = Together(self._sender.send)
-        self._threads = ThreadPoolExecutor(OPENED_AT_ONCE, thread_name_prefix="opening")
+        self._threads = verifying_threads()
 
     @classmethod
     def open(
@@ -95,7 +94,7 @@ class FabricLedger:
         Raises Unavailable: fabric-*; OutcomeUnknown: fabric-outcome-unknown, or the code of what failed after a part
         of the entries was stored; CredentialError(fabric-access-denied); EvidenceError: fabric-fork, fabric-genesis.
         """
-        opened = self._open(envelopes)
+        opened = open_all(envelopes, self._threads)
         known = {entry.id for entry in opened if isinstance(entry, Entry) and self._log.index_of(entry.id) is not None}
         entries = [(i, one) for i, one in enumerate(opened) if isinstance(one, Entry) and one.id not in known]
         verdicts: dict[int, Verdict] = {
@@ -173,7 +172,8 @@ class FabricLedger:
         self._pauses.closing.set()
         self._together.close()
         self._log.save()
-        self._threads.shutdown(wait=True)
+        if self._threads is not None:
+            self._threads.shutdown(wait=True)
         for remote in (*self._peers, *self._orderers):
             remote.close()
 
@@ -184,12 +184,6 @@ class FabricLedger:
     def __exit__(self, *_: object) -> None:
         """Hang up."""
         self.close()
-
-    def _open(self, envelopes: Sequence[bytes]) -> list[Entry | Rejected]:
-        """Open envelopes; OpenSSL verifies without Python's lock, so many are verified together."""
-        if len(envelopes) < 2 * OPENED_AT_ONCE:
-            return [open_or_refuse(envelope) for envelope in envelopes]
-        return list(self._threads.map(open_or_refuse, envelopes, chunksize=32))
 
     def _send(self, wave: list[Batch], stored: bool) -> list[Sent]:
         """Send the batches of a wave side by side. `stored` says whether earlier ones of the submission are stored."""
