@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The blocks of a run's channel: each is verified as an auditor would, kept as it came, and replayed into the mirror.
+"""The blocks of a run's channel: each is verified as an auditor would, kept as it came, and replayed into the replica.
 
-    a peer's block -> chaincode.blocks.Chain (orderers, endorsements, policies, validity, contract) -> blocks/ -> mirror
+    a peer's block -> chaincode.blocks.Chain (orderers, endorsements, policies, validity, contract) -> blocks/ -> replica
 
 So a run acts on nothing that a peer merely says; whose peer shows the blocks does not matter. ``blocks/`` is the evidence, the
-mirror follows from it: whatever of both is missing is made again, from the kept blocks and then from the peers.
+replica follows from it: whatever of both is missing is made again, from the kept blocks and then from the peers.
 """
 
 import threading
@@ -21,7 +21,7 @@ from chaincode.ledgers.fabric.gateway import WAITED_ENOUGH, CallFailed, Peer
 from chaincode.ledgers.fabric.identity import Member
 from chaincode.ledgers.fabric.messages import seek
 from chaincode.ledgers.fabric.pauses import Pauses
-from chaincode.ledgers.mirror import Mirror
+from chaincode.ledgers.replica import Replica
 from identity.errors import EvidenceError, Unavailable
 from ops.ledger_network import UNTRUE
 
@@ -38,11 +38,11 @@ class Feed:
     """The verified blocks of a channel, as far as this process knows them. Thread-safe."""
 
     def __init__(
-        self, folder: Path, trust: Trust, mirror: Mirror, peers: Sequence[Peer], member: Member, *, notice: Notice,
+        self, folder: Path, trust: Trust, replica: Replica, peers: Sequence[Peer], member: Member, *, notice: Notice,
         seconds: float,
     ) -> None:  # fmt: skip
         """``folder`` is the run's; the ``peers`` are asked in their order. ``seconds`` is how long nobody may answer."""
-        self._folder, self._trust, self._mirror, self._peers, self._member = folder, trust, mirror, list(peers), member
+        self._folder, self._trust, self._replica, self._peers, self._member = folder, trust, replica, list(peers), member
         self._notice, self._seconds = notice, seconds
         self._lock = threading.RLock()
         self._chain, self._count = Chain(trust), 0
@@ -145,15 +145,15 @@ class Feed:
         self._replay(entries)
 
     def _replay(self, entries: list[Entry]) -> None:
-        """Add to the mirror what it has not, and hold it to what it has."""
-        held = self._mirror.size
+        """Add to the replica what it has not, and hold it to what it has."""
+        held = self._replica.size
         for index, entry in enumerate(entries, self._count):
-            if index < held and self._mirror.entry(index).id != entry.id:
-                message = f"Entry {index} of the mirror is not the one in the channel's blocks."
+            if index < held and self._replica.entry(index).id != entry.id:
+                message = f"Entry {index} of the replica is not the one in the channel's blocks."
                 raise EvidenceError(
                     "mirror-differs", message, next=f"Remove {self._folder / 'ledger.sqlite'}: it is made again."
                 )
-        self._mirror.extend(entries[max(0, held - self._count) :])
+        self._replica.extend(entries[max(0, held - self._count) :])
         self._count += len(entries)
 
     def first(self) -> bytes:

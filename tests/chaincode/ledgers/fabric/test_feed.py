@@ -11,7 +11,7 @@ from fabric_protos.common import common_pb2
 
 from chaincode.ledgers.fabric.gateway import CallFailed, Peer
 from chaincode.ledgers.fabric.identity import load_member
-from chaincode.ledgers.mirror import Mirror
+from chaincode.ledgers.replica import Replica
 from identity.errors import EvidenceError
 from ops import ledger_blocks
 from ops.ledger_blocks import Feed
@@ -46,8 +46,8 @@ def feed(network: Double, channel: Recording, heard: list[CallFailed], tmp_path:
     """Both peers show the newest block only once they are asked to wait for it."""
     peers = [Peer(node) for one in network.profile.organisations for node in one.peers]
     member = load_member(network.profile.organisations[0])
-    with Mirror.open(tmp_path / "mirror.sqlite", origin="fedledger/x/channel/code") as mirror:
-        made = Feed(tmp_path, channel.trust, mirror, peers, member, notice=heard.append, seconds=SECONDS)
+    with Replica.open(tmp_path / "replica.sqlite", origin="fedledger/x/channel/code") as replica:
+        made = Feed(tmp_path, channel.trust, replica, peers, member, notice=heard.append, seconds=SECONDS)
         made.resume()
         for gateway in network.gateways:
             gateway.lag = 1
