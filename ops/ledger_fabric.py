@@ -21,8 +21,8 @@ from chaincode.ledgers.fabric.gateway import Peer
 from chaincode.ledgers.fabric.identity import load_member
 from chaincode.ledgers.fabric.ledger import FabricLedger, genesis_hash
 from chaincode.ledgers.fabric.profile import Organisation, Profile, load_profile
-from chaincode.ledgers.replica import Replica
 from chaincode.ledgers.queries import Logged
+from chaincode.ledgers.replica import Replica
 from chaincode.ledgers.search import Sought
 from chaincode.state import Federation
 from identity import envelope
