@@ -60,14 +60,15 @@ class Trust:
 
 class Chain:
     """The verification of one channel, block after block. ``faults`` is what was found, ``changes`` who changed the
-    configuration, ``height`` the number of blocks that hold together, and ``tip`` the hash of the last one."""
+    configuration, ``height`` the number of blocks that hold together, ``tip`` the hash of the last one, and ``broken`` whether
+    there is one after them that does not follow."""
 
     def __init__(self, trust: Trust) -> None:
         self.trust = trust
         self.contract = Contract(trust.channel, trust.chaincode)
         self.faults: list[Fault] = []
         self.changes: list[Change] = []
-        self.height, self.tip = 0, b""
+        self.height, self.tip, self.broken = 0, b"", False
         self.transactions, self.invalid = 0, 0
         self.config: ChannelConfig | None = None
         self._state = State(trust.chaincode)
@@ -85,13 +86,17 @@ class Chain:
         try:
             for block in blocks:
                 if isinstance(block, Fault):
-                    self.faults.append(block)
+                    self._break(block)
                     return
                 yield from self._take(block)
         except Broken as broken:
-            self.faults.append(broken.fault)
+            self._break(broken.fault)
         except EvidenceError as error:
-            self.faults.append(Fault(error.code, self.height, f"Block {self.height}: {error.message}"))
+            self._break(Fault(error.code, self.height, f"Block {self.height}: {error.message}"))
+
+    def _break(self, fault: Fault) -> None:
+        self.faults.append(fault)
+        self.broken = True
 
     def _take(self, block: Block) -> list[Entry]:
         """Judge the next block. Raises Broken, EvidenceError(fabric-unsupported)."""
