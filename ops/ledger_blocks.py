@@ -42,6 +42,7 @@ class Feed:
         self._asking = Asking(member, trust.channel, seconds, notice=notice)
         self._lock = threading.RLock()
         self._chain, self._count = Chain(trust), 0
+        self._indexes: dict[str, int] = {}
 
     def resume(self) -> None:
         """Take over the blocks that an earlier process kept; those from a damaged one on are fetched again.
@@ -66,6 +67,7 @@ class Feed:
             if path.name >= self._path(first).name:
                 path.unlink()
         self._chain, self._count = Chain(self._trust), 0
+        self._indexes.clear()
         self.resume()
 
     def catch_up(self, size: int = 0) -> None:
@@ -80,6 +82,18 @@ class Feed:
                 self._read(self._chain.height, _NEXT_SECONDS)
                 if self._count < size and time.monotonic() >= end:
                     raise Unavailable("fabric-blocks", f"No peer shows the block of entry {size - 1}.")
+
+    def index_of(self, entry: str) -> int | None:
+        """The number of an entry that a verified block holds, None where none does."""
+        return self._indexes.get(entry)
+
+    def read_to(self, _peers: Sequence[Peer], block: int | None) -> None:
+        """Read up to a block, which may be still to come, or (None) to the newest one. Raises as ``catch_up``."""
+        with self._lock:
+            if block is None:
+                self._read(None, _CALL_SECONDS)
+            elif block >= self._chain.height:
+                self._read(block, _NEXT_SECONDS)
 
     def _read(self, last: int | None, turn: float) -> None:
         """Read up to a block, which may be still to come, or (None) to the newest one."""
@@ -113,6 +127,7 @@ class Feed:
                     "mirror-differs", message, next=f"Remove {self._folder / 'ledger.sqlite'}: it is made again."
                 )
         self._replica.extend(entries[max(0, held - self._count) :])
+        self._indexes.update((entry.id, index) for index, entry in enumerate(entries, self._count))
         self._count += len(entries)
 
     def first(self) -> bytes:

@@ -179,7 +179,8 @@ class OnChannel:
             feed = _feed(stack, folder, profile, usable[0], replica, trouble=trouble)
             clients = {}
             for one in usable:
-                client = FabricLedger.open(profile, one.name, pending=folder.pending / one.msp, notice=trouble)
+                pending = folder.pending / one.msp
+                client = FabricLedger.open(profile, one.name, pending=pending, notice=trouble, numbers=feed)
                 clients[one.name] = stack.enter_context(client)
             ledger = ChannelLedger(clients, usable[0].name, homes, feed, replica, trouble=trouble)
             ledger.recover()

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from chaincode.ledgers.fabric.asking import Asking, misplaced
 from chaincode.ledgers.fabric.blocks import Logged, data_hash, entries_of, header_hash
@@ -27,6 +27,19 @@ WORTH = 32
 """Blocks that are new since the last time, before what was seen is kept again."""
 TURN_SECONDS = 5.0
 """How long one peer is waited for that is behind or slow, before the next one is asked; twice as long each time it is in vain."""
+
+
+class Numbers(Protocol):
+    """Where entries are in the log: what a client that submits asks of whoever reads the blocks."""
+
+    def index_of(self, entry: str) -> int | None:
+        """Return the number of an entry, None where it has not been seen."""
+
+    def read_to(self, peers: Sequence[Peer], block: int | None) -> None:
+        """Read the blocks up to a number, waiting for it to come; None: up to the newest now.
+
+        The peers are those that the client knows. Raises Unavailable(fabric-blocks), EvidenceError.
+        """
 
 
 class BlockLog:
