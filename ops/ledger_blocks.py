@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from chaincode import artefacts
-from chaincode.blocks.chain import Chain, Fault, Trust, read_or_fault
-from chaincode.blocks.reading import Block
+from chaincode.blocks.chain import Chain, Trust
+from chaincode.blocks.reading import Block, Fault, read_or_fault
 from chaincode.entries import Entry
 from chaincode.files import read_bounded, replacing
 from chaincode.ledgers.fabric.asking import Asking, UnfoundedError
