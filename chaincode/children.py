@@ -30,6 +30,7 @@ PROCESSES: Final = min(8, CORES)
 _AHEAD = 3  # batches that a child has before it, so that it never waits for the caller
 _ROOM = 12  # batches for each child that are under way or done, and not asked for yet
 _HEAD = 8  # bytes of a frame's length
+_PIPE = 1 << 20  # bytes that one side need not wait for the other to read; the most that Linux grants everybody
 _ROOT = str(Path(__file__).resolve().parents[1])
 
 
@@ -79,6 +80,7 @@ class _Child(Generic[B, T]):
     def __init__(self, module: Sequence[str], rows: Callable[[B, Any], list[T]], here: Callable[[B], list[T]]) -> None:
         self._rows, self._here = rows, here
         self.waiting = 0
+        self._unsent = SimpleQueue[bytes | None]()
         self._answers = poll()
         path = os.pathsep.join([_ROOT, *filter(None, sys.path)])
         # -P: nothing is imported from the working folder.
@@ -87,20 +89,20 @@ class _Child(Generic[B, T]):
         try:
             self._process = subprocess.Popen(
                 command, env={"PYTHONPATH": path}, cwd="/",
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, pipesize=_PIPE,
             )  # fmt: skip
         except OSError:  # no memory for a process
             return
-        if self._process.stdout is not None:
+        if self._process.stdin is not None and self._process.stdout is not None:
             self._answers.register(self._process.stdout, POLLIN)
+            # A thread writes: a child that begins or is at work does not read at once, and its caller has work to do.
+            self._writer = Thread(target=write_frames, args=(self._process.stdin, self._unsent), daemon=True)
+            self._writer.start()
 
-    def send(self, batch: B) -> None:
+    def send(self, batch: Any) -> None:
         self.waiting += 1
-        if self._process is not None and self._process.stdin is not None:
-            try:
-                write_frame(self._process.stdin, batch)
-            except OSError:  # it has ended
-                self.end()
+        if self._process is not None:
+            self._unsent.put(marshal.dumps(batch))
 
     def ready(self) -> bool:
         """Whether `receive` will not have to wait for the child."""
@@ -120,16 +122,19 @@ class _Child(Generic[B, T]):
     def end(self) -> None:
         if self._process is not None:
             self._process.kill()  # it holds nothing that could be lost
+            self._unsent.put(None)
+            self._writer.join()
             self._process.communicate()
             self._process = None
 
 
-def write_frame(pipe: IO[bytes], value: Any) -> None:
-    """Send a value."""
-    frame = marshal.dumps(value)
-    pipe.write(len(frame).to_bytes(_HEAD, "big"))
-    pipe.write(frame)
-    pipe.flush()
+def write_frames(pipe: IO[bytes], frames: "SimpleQueue[bytes | None]") -> None:
+    """Send marshalled values until there is None, or nobody who reads."""
+    with suppress(OSError):
+        while (frame := frames.get()) is not None:
+            pipe.write(len(frame).to_bytes(_HEAD, "big"))
+            pipe.write(frame)
+            pipe.flush()
 
 
 def read_frame(pipe: IO[bytes]) -> Any:
@@ -140,8 +145,8 @@ def read_frame(pipe: IO[bytes]) -> Any:
 
 
 def serve(source: IO[bytes], sink: IO[bytes], answer: Callable[[Any], Any]) -> None:
-    """The child: answer each batch, with a thread that reads ahead, so that neither side waits for the other to read."""
-    batches = SimpleQueue[Any]()
+    """The child: answer each batch, with threads that read ahead and write, so that neither side waits for the other."""
+    batches, answers = SimpleQueue[Any](), SimpleQueue[bytes | None]()
 
     def read_ahead() -> None:
         try:
@@ -151,5 +156,11 @@ def serve(source: IO[bytes], sink: IO[bytes], answer: Callable[[Any], Any]) -> N
             batches.put(None)
 
     Thread(target=read_ahead, daemon=True).start()
-    while (batch := batches.get()) is not None:
-        write_frame(sink, answer(batch))
+    writer = Thread(target=write_frames, args=(sink, answers))
+    writer.start()
+    try:
+        while (batch := batches.get()) is not None:
+            answers.put(marshal.dumps(answer(batch)))
+    finally:
+        answers.put(None)
+        writer.join()

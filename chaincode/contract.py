@@ -16,7 +16,7 @@ from chaincode import state
 from chaincode.entries import Entry
 from chaincode.rules import agreements, members, results, rounds
 from chaincode.state import Present
-from chaincode.views import View, encode_all
+from chaincode.views import View, WholeView, encode_all
 from identity.errors import Rejected
 
 
@@ -86,15 +86,27 @@ def apply_all(
     ``values`` holds the keys of all entries. Every host runs this, so a batch means the same everywhere.
     """
     overlay: dict[str, Any] = dict(values)
+    return _fold(entries, overlay, lambda entry: View({key: overlay[key] for key in keys(entry)}))
+
+
+def apply_whole(entries: Iterable[Entry], held: dict[str, Any]) -> tuple[list[Rejected | None], dict[str, bytes]]:
+    """As ``apply_all``, for a process that holds the whole state, as values, and takes the writes into it."""
+    return _fold(entries, held, lambda _: WholeView(held))
+
+
+def _fold(
+    entries: Iterable[Entry], held: dict[str, Any], view: Callable[[Entry], View]
+) -> tuple[list[Rejected | None], dict[str, bytes]]:
+    """Apply entries to what is held, each through the ``view`` of it."""
     outcomes: list[Rejected | None] = []
     writes: dict[str, Any] = {}
     for entry in entries:
         try:
-            written = judge(entry, View({key: overlay[key] for key in keys(entry)}))
+            written = judge(entry, view(entry))
         except Rejected as refusal:
             outcomes.append(refusal)
             continue
-        overlay.update(written)
+        held.update(written)
         writes.update(written)
         outcomes.append(None)
     return outcomes, encode_all(writes)

@@ -9,14 +9,15 @@ All are deterministic functions of the arguments, the state and the transaction'
 organisations endorse the same bytes.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from chaincode import contract, state
 from chaincode.entries import Entry
 from chaincode.fabric_outcomes import Accepted, Duplicate, Verdict, format_outcomes
 from chaincode.ledgers import Door, open_or_refuse
+from chaincode.views import value_of
 from identity import canonical
 from identity.errors import Rejected
 
@@ -80,6 +81,7 @@ class Judged:
 
 
 Function = Callable[[Peer, Sequence[bytes]], Awaitable[Response]]
+Apply = Callable[[Sequence[Entry]], tuple[list[Rejected | None], dict[str, bytes]]]
 
 
 async def submit(peer: Peer, envelopes: Sequence[bytes]) -> Response:
@@ -128,14 +130,27 @@ def functions(source: str) -> dict[str, Function]:
 
 
 def judge(opened: Sequence[Entry | Rejected], values: dict[str, bytes | None], context: Context) -> Judged:
-    """Judge a batch over the values of all its keys: what is in already first, then the door, then the contract."""
-    federation = values[state.FEDERATION]
+    """Judge a batch over the values of all its keys: what is in already first, then the door, then the contract.
+
+    Raises Refused: the federation that is stored is of another place.
+    """
+    return _judge(opened, values, context, lambda entries: contract.apply_all(entries, values))
+
+
+def judge_whole(opened: Sequence[Entry | Rejected], held: dict[str, Any], context: Context) -> Judged:
+    """As ``judge``, for a process that holds the whole state, as values, and takes what is written into it."""
+    return _judge(opened, held, context, lambda entries: contract.apply_whole(entries, held))
+
+
+def _judge(opened: Sequence[Entry | Rejected], values: Mapping[str, Any], context: Context, apply: Apply) -> Judged:
+    """Judge a batch over the values of its keys, or of all; `apply` is the contract over them."""
+    federation = value_of(state.Federation, values.get(state.FEDERATION))
     _check_place(federation, context)
-    known = {e.id for e in opened if isinstance(e, Entry) and values[state.entry_key(e.id)] is not None}
+    known = {e.id for e in opened if isinstance(e, Entry) and values.get(state.entry_key(e.id)) is not None}
     door = Door(f"*{_place(context)}", None).under(federation)
     verdicts: list[Verdict | None] = [_at_the_door(e, known, door, context) for e in opened]
     waiting = [(i, e) for i, e in enumerate(opened) if isinstance(e, Entry) and verdicts[i] is None]
-    outcomes, writes = contract.apply_all([entry for _, entry in waiting], values)
+    outcomes, writes = apply([entry for _, entry in waiting])
     for (i, entry), refusal in zip(waiting, outcomes, strict=True):
         if entry.id in known:
             verdicts[i] = Duplicate(entry.id)
@@ -164,13 +179,11 @@ def _place(context: Context) -> str:
     return f"/{context.channel}/{context.chaincode}"
 
 
-def _check_place(federation: bytes | None, context: Context) -> None:
+def _check_place(federation: state.Federation | None, context: Context) -> None:
     """Refuse a transaction of another chaincode that calls this one: its arguments would not be those of the log.
 
     Raises Refused.
     """
-    if federation is None:
-        return
-    origin = state.decode(state.Federation, federation).origin
-    if not origin.endswith(_place(context)):
-        raise Refused(f"this chaincode holds the log {origin}; the transaction was signed for {context.chaincode}")
+    if federation is not None and not federation.origin.endswith(_place(context)):
+        held = f"this chaincode holds the log {federation.origin}"
+        raise Refused(f"{held}; the transaction was signed for {context.chaincode}")

@@ -28,7 +28,7 @@ def replacing(path: Path, *, fsync: bool) -> Iterator[BinaryIO]:
     """
     beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+        with open(_made(beside, path), "wb") as file:
             yield file
             if fsync:
                 file.flush()
@@ -39,6 +39,15 @@ def replacing(path: Path, *, fsync: bool) -> Iterator[BinaryIO]:
         raise
     if fsync:
         sync(path.parent)
+
+
+def _made(beside: Path, path: Path) -> int:
+    """A new file's handle. Where it cannot be made, the error names `path`: nobody asked for the other."""
+    try:
+        return os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def write_whole(path: Path, data: bytes | memoryview) -> None:

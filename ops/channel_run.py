@@ -7,7 +7,6 @@ lies below) and the organisation as whose client to read. ``federation.vkey`` ho
 
 import json
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -158,24 +157,23 @@ def _kept(run: ChannelRun, spool: Spool) -> bool:
 
 
 def _fetch(run: ChannelRun, spool: Spool) -> None:
-    """Have a peer of the run's organisation show every block."""
-    from chaincode.ledgers.fabric.gateway import CallFailed, Peer  # noqa: PLC0415
+    """Have the peers of the run's organisation show every block."""
+    from chaincode.ledgers.fabric.asking import Asking  # noqa: PLC0415
+    from chaincode.ledgers.fabric.gateway import Peer  # noqa: PLC0415
     from chaincode.ledgers.fabric.identity import load_member  # noqa: PLC0415
-    from chaincode.ledgers.fabric.messages import seek  # noqa: PLC0415
     from chaincode.ledgers.fabric.profile import load_profile  # noqa: PLC0415
 
     profile = load_profile(run.profile)
     own = profile.organisation(run.organisation)
     if not own.peers:
         raise UsageError("profile-organisation", f"{profile.path} names no peer of {own.name}.")
-    peer = Peer(own.peers[0])
+    peers = [Peer(node) for node in own.peers]
     try:
-        for block in peer.blocks(seek(load_member(own), profile.channel, 0, None, int(time.time())), _SECONDS):
-            spool.add(block.SerializeToString())
-    except CallFailed as failure:
-        raise Unavailable(
-            "fabric-blocks", f"The peer {own.peers[0].address} does not show the channel's blocks: {failure}.",
-            next=output.command_line("fabric", "status"),
-        ) from failure  # fmt: skip
+        asking = Asking(load_member(own), profile.channel)
+        for data in asking.blocks(peers, 0, None, lambda block, *_: block.SerializeToString(), turn=_SECONDS):
+            spool.add(data)
+    except Unavailable as error:
+        raise Unavailable(error.code, error.message, next=output.command_line("fabric", "status")) from error
     finally:
-        peer.close()
+        for peer in peers:
+            peer.close()

@@ -1,27 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The blocks of a run's channel: each is verified as an auditor would, kept as it came, and replayed into the mirror.
+"""The blocks of a run's channel: each is verified as an auditor would, kept as it came, and replayed into the replica.
 
-    a peer's block -> chaincode.blocks.Chain (orderers, endorsements, policies, validity, contract) -> blocks/ -> mirror
+    a peer's block -> chaincode.blocks.Chain (orderers, endorsements, policies, validity, contract) -> blocks/ -> replica
 
 So a run acts on nothing that a peer merely says; whose peer shows the blocks does not matter. ``blocks/`` is the evidence, the
-mirror follows from it: whatever of both is missing is made again, from the kept blocks and then from the peers.
+replica follows from it: whatever of both is missing is made again, from the kept blocks and then from the peers.
 """
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from chaincode import artefacts
-from chaincode.blocks.chain import Chain, Fault, Trust, read_or_fault
-from chaincode.blocks.reading import Block
+from chaincode.blocks.chain import Chain, Trust
+from chaincode.blocks.reading import Block, Fault, read_or_fault
 from chaincode.entries import Entry
 from chaincode.files import read_bounded, replacing
-from chaincode.ledgers.fabric.gateway import WAITED_ENOUGH, CallFailed, Peer
+from chaincode.ledgers.fabric.asking import Asking, UnfoundedError
+from chaincode.ledgers.fabric.gateway import CallFailed, Peer
 from chaincode.ledgers.fabric.identity import Member
-from chaincode.ledgers.fabric.messages import seek
-from chaincode.ledgers.fabric.pauses import Pauses
-from chaincode.ledgers.mirror import Mirror
+from chaincode.ledgers.replica import Replica
 from identity.errors import EvidenceError, Unavailable
 from ops.ledger_network import UNTRUE
 
@@ -30,22 +30,19 @@ _NEXT_SECONDS = 1.0
 Notice = Callable[[CallFailed], None]
 
 
-class UnfoundedError(EvidenceError):
-    """A peer shows a block that does not hold. Another one may show the channel as it is."""
-
-
 class Feed:
     """The verified blocks of a channel, as far as this process knows them. Thread-safe."""
 
     def __init__(
-        self, folder: Path, trust: Trust, mirror: Mirror, peers: Sequence[Peer], member: Member, *, notice: Notice,
+        self, folder: Path, trust: Trust, replica: Replica, peers: Sequence[Peer], member: Member, *, notice: Notice,
         seconds: float,
     ) -> None:  # fmt: skip
         """``folder`` is the run's; the ``peers`` are asked in their order. ``seconds`` is how long nobody may answer."""
-        self._folder, self._trust, self._mirror, self._peers, self._member = folder, trust, mirror, list(peers), member
-        self._notice, self._seconds = notice, seconds
+        self._folder, self._trust, self._replica, self._peers = folder, trust, replica, list(peers)
+        self._asking = Asking(member, trust.channel, seconds, notice=notice)
         self._lock = threading.RLock()
         self._chain, self._count = Chain(trust), 0
+        self._indexes: dict[str, int] = {}
 
     def resume(self) -> None:
         """Take over the blocks that an earlier process kept; those from a damaged one on are fetched again.
@@ -70,6 +67,7 @@ class Feed:
             if path.name >= self._path(first).name:
                 path.unlink()
         self._chain, self._count = Chain(self._trust), 0
+        self._indexes.clear()
         self.resume()
 
     def catch_up(self, size: int = 0) -> None:
@@ -79,81 +77,57 @@ class Feed:
         """
         with self._lock:
             self._read(None, _CALL_SECONDS)
-            end, turn = time.monotonic() + self._seconds, _NEXT_SECONDS
+            end = time.monotonic() + self._asking.patience
             while self._count < size:  # the peer that answers is behind the one that took the entries
-                height = self._chain.height
-                self._read(height, turn)
-                if self._chain.height == height:  # a large block on a slow line, perhaps
-                    turn = min(2 * turn, self._seconds)
+                self._read(self._chain.height, _NEXT_SECONDS)
                 if self._count < size and time.monotonic() >= end:
                     raise Unavailable("fabric-blocks", f"No peer shows the block of entry {size - 1}.")
 
-    def _read(self, last: int | None, timeout: float) -> None:
-        """Read up to a block, which may be still to come, or (None) to the newest one; ask other peers where one is away."""
-        for _ in Pauses().until(time.monotonic() + self._seconds):
-            height = self._chain.height
-            if (failed := self._ask(last, timeout)) is None:
-                return
-            if failed.code in WAITED_ENOUGH and self._chain.height == height:  # a large block on a slow line, perhaps
-                timeout = min(2 * timeout, max(timeout, self._seconds))
-        raise Unavailable("fabric-blocks", f"No peer shows the channel's blocks: {failed}.")
+    def index_of(self, entry: str) -> int | None:
+        """The number of an entry that a verified block holds, None where none does."""
+        return self._indexes.get(entry)
 
-    def _ask(self, last: int | None, timeout: float) -> CallFailed | None:
-        """Ask each peer in turn until one shows what is wanted; else the failure that counts: of one that is slow, or the last.
+    def read_to(self, _peers: Sequence[Peer], block: int | None) -> None:
+        """Read up to a block, which may be still to come, or (None) to the newest one. Raises as ``catch_up``."""
+        with self._lock:
+            if block is None:
+                self._read(None, _CALL_SECONDS)
+            elif block >= self._chain.height:
+                self._read(block, _NEXT_SECONDS)
 
-        Raises UnfoundedError where a peer shows what does not hold, and no other one what does.
-        """
-        failed: CallFailed | None = None
-        unfounded: UnfoundedError | None = None
-        for peer in list(self._peers):
-            if last is not None and self._chain.height > last:  # also where a stream broke off behind its last block
-                return None
-            try:
-                request = seek(self._member, self._trust.channel, self._chain.height, last, int(time.time()))
-                for block in peer.blocks(request, timeout):
-                    self._take(block.SerializeToString(), peer)
-                return None
-            except CallFailed as failure:
-                if last is not None and failure.code in WAITED_ENOUGH:
-                    continue
-                if last is None and failure.code == "NOT_FOUND" and self._chain.height:
-                    return None  # there is no block after those that are here
-                if failed is None or failed.code not in WAITED_ENOUGH:
-                    failed = failure
-                self._notice(failure)
-            except UnfoundedError as error:
-                unfounded = error
-                self._notice(CallFailed("blocks", peer.node, UNTRUE, error.message))
-                self._peers.remove(peer)
-                self._peers.append(peer)  # it is asked last from now on
-        if unfounded is not None:
-            raise unfounded
-        return failed
+    def _read(self, last: int | None, turn: float) -> None:
+        """Read up to a block, which may be still to come, or (None) to the newest one."""
+        for _ in self._asking.blocks(self._peers, self._chain.height, last, self._take, turn=turn):
+            pass
 
-    def _take(self, data: bytes, peer: Peer) -> None:
+    def _take(self, shown: Any, peer: Peer, number: int) -> None:
         """Verify the next block, keep it, and replay it. Raises UnfoundedError, which names the peer that shows it."""
-        number = self._chain.height
+        data = shown.SerializeToString()
         block = read_or_fault(data, number, self._trust.chaincode)
         entries = list(self._chain.entries([block]))
         if self._chain.faults:
             fault, node = self._chain.faults[0], peer.node
             message = f"The channel, as {node.msp}'s peer {node.address} shows it, does not hold: {fault.what}"
             self._forget(number)  # a chain that has seen a fault believes nothing after it
+            self._asking.notice(CallFailed("blocks", node, UNTRUE, message))
+            self._peers.remove(peer)
+            self._peers.append(peer)  # it is asked last from now on
             raise UnfoundedError(fault.code, message)
         with replacing(self._path(number), fsync=False) as file:  # a peer has it too
             file.write(data)
         self._replay(entries)
 
     def _replay(self, entries: list[Entry]) -> None:
-        """Add to the mirror what it has not, and hold it to what it has."""
-        held = self._mirror.size
+        """Add to the replica what it has not, and hold it to what it has."""
+        held = self._replica.size
         for index, entry in enumerate(entries, self._count):
-            if index < held and self._mirror.entry(index).id != entry.id:
-                message = f"Entry {index} of the mirror is not the one in the channel's blocks."
+            if index < held and self._replica.entry(index).id != entry.id:
+                message = f"Entry {index} of the replica is not the one in the channel's blocks."
                 raise EvidenceError(
                     "mirror-differs", message, next=f"Remove {self._folder / 'ledger.sqlite'}: it is made again."
                 )
-        self._mirror.extend(entries[max(0, held - self._count) :])
+        self._replica.extend(entries[max(0, held - self._count) :])
+        self._indexes.update((entry.id, index) for index, entry in enumerate(entries, self._count))
         self._count += len(entries)
 
     def first(self) -> bytes:
@@ -169,18 +143,9 @@ def first_hash(peers: Sequence[Peer], member: Member, channel: str, notice: Noti
 
     Raises Unavailable(fabric-blocks), EvidenceError(block-malformed).
     """
-    for block in _first_blocks(peers, member, channel, notice):
-        return hash_of(block)
-    raise Unavailable("fabric-blocks", f"No peer shows the first block of the channel {channel}.")
-
-
-def _first_blocks(peers: Sequence[Peer], member: Member, channel: str, notice: Notice) -> Iterator[bytes]:
-    for peer in peers:
-        try:
-            for block in peer.blocks(seek(member, channel, 0, 0, int(time.time())), _CALL_SECONDS):
-                yield block.SerializeToString()
-        except CallFailed as failure:
-            notice(failure)
+    asking = Asking(member, channel, notice=notice)
+    (first,) = asking.blocks(peers, 0, 0, lambda block, _peer, _place: block.SerializeToString(), turn=_CALL_SECONDS)
+    return hash_of(first)
 
 
 def hash_of(block: bytes) -> bytes:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run on a Fabric channel: each organisation's client submits what its own members signed; reading goes to the mirror.
+"""A run on a Fabric channel: each organisation's client submits what its own members signed; reading goes to the replica.
 
 Nothing else of a run knows of it. What an entry's author signed is the same as on the embedded ledger; the organisation's
 key says only who brought it. Loaded when a run is on Fabric, because it needs the packages of a Fabric client.
@@ -21,8 +21,8 @@ from chaincode.ledgers.fabric.gateway import Peer
 from chaincode.ledgers.fabric.identity import load_member
 from chaincode.ledgers.fabric.ledger import FabricLedger, genesis_hash
 from chaincode.ledgers.fabric.profile import Organisation, Profile, load_profile
-from chaincode.ledgers.mirror import Mirror
 from chaincode.ledgers.queries import Logged
+from chaincode.ledgers.replica import Replica
 from chaincode.ledgers.search import Sought
 from chaincode.state import Federation
 from identity import envelope
@@ -46,12 +46,12 @@ class ChannelLedger:
     whole = True
 
     def __init__(
-        self, clients: Mapping[str, FabricLedger], first: str, homes: Mapping[str, str], feed: Feed, mirror: Mirror, *,
+        self, clients: Mapping[str, FabricLedger], first: str, homes: Mapping[str, str], feed: Feed, replica: Replica, *,
         trouble: Trouble,
     ) -> None:  # fmt: skip
         """``first`` is the organisation that submits for authors who have none."""
         self._clients, self._first, self._homes = clients, first, homes
-        self._feed, self._mirror, self._trouble = feed, mirror, trouble
+        self._feed, self._replica, self._trouble = feed, replica, trouble
 
     def submit(self, envelopes: Sequence[bytes]) -> list[Outcome]:
         """Judge entries, as the port says; those of several organisations' sites go out side by side."""
@@ -69,20 +69,20 @@ class ChannelLedger:
     def get(self, keys: Collection[str]) -> dict[str, bytes | None]:
         """The state under each key, as the contract makes it of the verified blocks up to the newest."""
         self._catch_up(0)
-        return self._mirror.get(keys)
+        return self._replica.get(keys)
 
     def entries(self, start: int = 0) -> Iterator[bytes]:
         """The envelopes from number ``start`` to the newest now."""
         self._catch_up(0)
-        return self._mirror.entries(start)
+        return self._replica.entries(start)
 
     def entry(self, which: int | str) -> Logged:
         """The entry of an index, or of the beginning of an id. Raises UsageError: entry-*."""
-        return self._mirror.entry(which)
+        return self._replica.entry(which)
 
     def find(self, kind: str | None = None, **sought: Unpack[Sought]) -> Iterator[Logged]:
         """The entries that have all of these."""
-        return self._mirror.find(kind, **sought)
+        return self._replica.find(kind, **sought)
 
     def prove(self, entry: str) -> None:
         """The channel's blocks are the proof; a single entry has none of its own."""
@@ -175,13 +175,14 @@ class OnChannel:
         self._introduce(profile, usable, homes)
         with ExitStack() as stack:
             _forget_other(folder)
-            mirror = stack.enter_context(Mirror.open(folder.ledger, origin=self.origin))
-            feed = _feed(stack, folder, profile, usable[0], mirror, trouble=trouble)
+            replica = stack.enter_context(Replica.open(folder.ledger, origin=self.origin))
+            feed = _feed(stack, folder, profile, usable[0], replica, trouble=trouble)
             clients = {}
             for one in usable:
-                client = FabricLedger.open(profile, one.name, pending=folder.pending / one.msp, notice=trouble)
+                pending = folder.pending / one.msp
+                client = FabricLedger.open(profile, one.name, pending=pending, notice=trouble, numbers=feed)
                 clients[one.name] = stack.enter_context(client)
-            ledger = ChannelLedger(clients, usable[0].name, homes, feed, mirror, trouble=trouble)
+            ledger = ChannelLedger(clients, usable[0].name, homes, feed, replica, trouble=trouble)
             ledger.recover()
             if (taken := self._taken(ledger, keys)) is None:
                 yield ledger
@@ -254,7 +255,7 @@ def _homes(usable: Sequence[Organisation], keys: Keys) -> dict[str, str]:
 
 
 def _feed(
-    stack: ExitStack, folder: RunFolder, profile: Profile, own: Organisation, mirror: Mirror, *, trouble: Trouble
+    stack: ExitStack, folder: RunFolder, profile: Profile, own: Organisation, replica: Replica, *, trouble: Trouble
 ) -> Feed:
     """The channel's blocks, from the coordinator's peers, and from others where those are away."""
     others = [one for one in profile.organisations if one.msp != own.msp]
@@ -265,7 +266,7 @@ def _feed(
     trust = _trust(folder, profile)
     if trust is None:
         trust = Trust(profile.channel, profile.chaincode, first_hash(peers, member, profile.channel, trouble))
-    feed = Feed(folder.path, trust, mirror, peers, member, notice=trouble, seconds=SECONDS)
+    feed = Feed(folder.path, trust, replica, peers, member, notice=trouble, seconds=SECONDS)
     feed.resume()
     return feed
 

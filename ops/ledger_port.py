@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run asks of its ledger, wherever that is: the embedded one in its folder, or a Fabric channel with a mirror there."""
+"""What a run asks of its ledger, wherever that is: the embedded one in its folder, or a Fabric channel with a replica there."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager

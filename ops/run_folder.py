@@ -55,7 +55,7 @@ class RunFolder:
 
     @property
     def blocks(self) -> Path:
-        """The raw blocks of a run on a Fabric channel, whose ledger file is then a mirror made of them."""
+        """The raw blocks of a run on a Fabric channel, whose ledger file is then a replica made of them."""
         return self.path / "blocks"
 
     @property

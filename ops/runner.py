@@ -107,8 +107,8 @@ class Run:
             return any(True for _ in ledger.find("propose", limit=1))
         if not self._folder.is_run():
             return False
-        with SqliteLedger.open(self._folder.ledger) as mirror:
-            return any(True for _ in mirror.find("propose", limit=1))
+        with SqliteLedger.open(self._folder.ledger) as replica:
+            return any(True for _ in replica.find("propose", limit=1))
 
     def _complete(self) -> Finished | None:
         """The run's end, if it has come already."""

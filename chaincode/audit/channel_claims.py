@@ -14,6 +14,7 @@ from chaincode.log import root
 from chaincode.trust import KEY_FILE
 from identity.errors import EvidenceError
 
+_UNREAD: Final = "what comes from there on is not read, here or for any claim below"
 TITLE: Final = "The blocks are one chain from the pinned first block, ordered and endorsed by the organisations' keys"
 
 
@@ -76,11 +77,15 @@ def _describe(draft: Draft, source: ChannelSource, replayed: Replay) -> None:
     chain, size = source.chain, len(replayed.leaves)
     if chain is None:
         return
-    draft.summary = (
-        f"{chain.height} blocks of {chain.trust.channel} with {chain.transactions} transactions, {chain.invalid} of them "
-        f"invalid; {size} entries of federation {replayed.facts.federation[:12] or 'unknown'}. The last block's hash is "
-        f"{chain.tip.hex()}."
-    )
+    if not chain.height:
+        draft.summary = f"The first block of {chain.trust.channel} does not hold: {_UNREAD}."
+    else:
+        only = f"Only the first {chain.height} blocks hold: {_UNREAD}. " if chain.broken else ""
+        draft.summary = (
+            f"{only}{chain.height} blocks of {chain.trust.channel} with {chain.transactions} transactions, {chain.invalid} of "
+            f"them invalid; {size} entries of federation {replayed.facts.federation[:12] or 'unknown'}. The last block's hash "
+            f"is {chain.tip.hex()}."
+        )
     draft.note("Blocks cut off at the end cannot be seen from the blocks: compare the last one's hash with another organisation, "
                "or give a head that was held outside (--head).")  # fmt: skip
     if chain.unjudged:

@@ -9,14 +9,14 @@ that nobody was entitled to), nothing after it is judged. What is wrong with one
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Final, NamedTuple
+from typing import Final
 
 from fabric_protos.common import common_pb2
 
 from chaincode.blocks.config import ChannelConfig, config_envelope, read_config
 from chaincode.blocks.contract import Contract
 from chaincode.blocks.orderers import check_signatures, last_config, read_signatures
-from chaincode.blocks.reading import COMMIT_HASH, FLAGS, LAST_CONFIG, SIGNATURES, Block, read_block
+from chaincode.blocks.reading import COMMIT_HASH, FLAGS, LAST_CONFIG, SIGNATURES, Block, Fault
 from chaincode.blocks.transactions import CODES, VALID, Transaction
 from chaincode.blocks.updates import Change, Unauthorised, apply_update
 from chaincode.blocks.validity import State
@@ -26,14 +26,6 @@ from identity.errors import EvidenceError
 
 _HASH: Final = 34
 """Bytes of the metadata in which a peer notes its state's hash: a tag, a length, and 32 bytes that nobody signs."""
-
-
-class Fault(NamedTuple):
-    """What is wrong: a stable code, the block's number, and the whole in words."""
-
-    code: str
-    block: int
-    what: str
 
 
 class Broken(Exception):  # noqa: N818 - a finding that ends the chain, not a fault of ours
@@ -60,14 +52,15 @@ class Trust:
 
 class Chain:
     """The verification of one channel, block after block. ``faults`` is what was found, ``changes`` who changed the
-    configuration, ``height`` the number of blocks that hold together, and ``tip`` the hash of the last one."""
+    configuration, ``height`` the number of blocks that hold together, ``tip`` the hash of the last one, and ``broken`` whether
+    there is one after them that does not follow."""
 
     def __init__(self, trust: Trust) -> None:
         self.trust = trust
         self.contract = Contract(trust.channel, trust.chaincode)
         self.faults: list[Fault] = []
         self.changes: list[Change] = []
-        self.height, self.tip = 0, b""
+        self.height, self.tip, self.broken = 0, b"", False
         self.transactions, self.invalid = 0, 0
         self.config: ChannelConfig | None = None
         self._state = State(trust.chaincode)
@@ -85,13 +78,17 @@ class Chain:
         try:
             for block in blocks:
                 if isinstance(block, Fault):
-                    self.faults.append(block)
+                    self._break(block)
                     return
                 yield from self._take(block)
         except Broken as broken:
-            self.faults.append(broken.fault)
+            self._break(broken.fault)
         except EvidenceError as error:
-            self.faults.append(Fault(error.code, self.height, f"Block {self.height}: {error.message}"))
+            self._break(Fault(error.code, self.height, f"Block {self.height}: {error.message}"))
+
+    def _break(self, fault: Fault) -> None:
+        self.faults.append(fault)
+        self.broken = True
 
     def _take(self, block: Block) -> list[Entry]:
         """Judge the next block. Raises Broken, EvidenceError(fabric-unsupported)."""
@@ -211,14 +208,6 @@ class Chain:
     def _differs(self, block: int, index: int, code: int, flag: int) -> None:
         what = f"Block {block}, transaction {index} is flagged {CODES.get(flag, str(flag))}; by its bytes it is {CODES.get(code, str(code))}."
         self.faults.append(Fault("validity-differs", block, what))
-
-
-def read_or_fault(data: bytes, number: int, chaincode: str) -> Block | Fault:
-    """A block read, or that its bytes are none."""
-    try:
-        return read_block(data, chaincode)
-    except Malformed as error:
-        return Fault("block-malformed", number, f"Block {number} cannot be read: {error}.")
 
 
 def _is_config(block: Block) -> bool:

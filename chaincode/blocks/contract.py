@@ -4,14 +4,17 @@
 A majority of organisations endorsed what it wrote; that it is what the contract says, is for everybody to compute.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from chaincode import contract
 from chaincode.blocks.transactions import Call, Space, Transaction
 from chaincode.blocks.wire import Malformed
 from chaincode.entries import Entry
 from chaincode.fabric_outcomes import Accepted, Verdict, format_outcomes, parse_outcomes
-from chaincode.fabric_transaction import OK, Context, Judged, Refused, judge
+from chaincode.fabric_transaction import OK, Context, Judged, Refused, judge_whole
+from chaincode.views import Encoded
 from identity.errors import EvidenceError, Rejected
 
 _SHOWN = 80
@@ -27,9 +30,14 @@ class Contract:
 
     channel: str
     chaincode: str
-    state: dict[str, bytes] = field(default_factory=dict)
     versions: list[tuple[str, int]] = field(default_factory=list)
     lost: bool = False
+    _held: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def state(self) -> Mapping[str, bytes]:
+        """The state's bytes, each written when it is asked for."""
+        return Encoded(self._held)
 
     def take(self, transaction: Transaction, call: Call) -> list[Entry]:
         """The entries that a valid transaction brings, in the order of its arguments.
@@ -50,7 +58,6 @@ class Contract:
         except Malformed:
             self.lost = True
             raise
-        self.state.update(judged.writes)
         if found:
             version, count = self.versions.pop() if self.versions else (call.version, 0)
             if version != call.version:
@@ -65,7 +72,7 @@ class Contract:
             return [], Judged([], {}), frozenset()
         opened: list[Entry | Rejected] = [
             Rejected(*row) if len(row) == 2 else Entry(*row, data)
-            for row, data in zip(call.entries, call.arguments[1:], strict=True)
+            for row, data in zip(call.entries, call.envelopes, strict=True)
         ]
         entries = [one for one in opened if isinstance(one, Entry)]
         keys = contract.keys_of(entries)
@@ -73,7 +80,7 @@ class Contract:
         if not entries:
             raise Malformed("a transaction without an entry was endorsed")
         try:
-            judged = judge(opened, {key: self.state.get(key) for key in keys}, context)
+            judged = judge_whole(opened, self._held, context)
         except Refused as refused:
             raise Malformed(f"the contract refuses the transaction: {refused}") from refused
         accepted = {one.entry for one in judged.verdicts if isinstance(one, Accepted)}
@@ -114,7 +121,7 @@ def _as_said(call: Call) -> list[Entry]:
         return []
     return [
         Entry(*row, data)
-        for (what, _), row, data in zip(said, call.entries, call.arguments[1:], strict=True)
+        for (what, _), row, data in zip(said, call.entries, call.envelopes, strict=True)
         if what == "accepted" and len(row) != 2
     ]
 

@@ -11,8 +11,7 @@ from functools import partial
 from itertools import chain, islice
 from typing import IO, Any, Final
 
-from chaincode.blocks.chain import Fault, read_or_fault
-from chaincode.blocks.reading import Block
+from chaincode.blocks.reading import Block, Fault, read_or_fault
 from chaincode.blocks.transactions import Call, Space, Transaction
 from chaincode.children import PROCESSES, in_children, serve
 from chaincode.process import collect_rarely

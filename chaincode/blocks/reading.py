@@ -17,6 +17,14 @@ METADATA: Final = 5
 TRANSACTIONS: Final = 1 << 16
 
 
+class Fault(NamedTuple):
+    """What is wrong: a stable code, the block's number, and the whole in words."""
+
+    code: str
+    block: int
+    what: str
+
+
 class Block(NamedTuple):
     """A block. ``header`` are the bytes that are signed, ``hash`` their SHA-256, ``fault`` what is wrong within the block."""
 
@@ -47,3 +55,11 @@ def read_block(data: bytes, chaincode: str = "") -> Block:
     elif not all(one.plain for one in transactions):
         fault = "it holds a transaction that is not spelt as orderers accept it"
     return Block(stated.number, stated.previous_hash, head, sha256(head).digest(), metadata, transactions, fault)
+
+
+def read_or_fault(data: bytes, number: int, chaincode: str) -> Block | Fault:
+    """A block read, or that its bytes are none."""
+    try:
+        return read_block(data, chaincode)
+    except Malformed as error:
+        return Fault("block-malformed", number, f"Block {number} cannot be read: {error}.")

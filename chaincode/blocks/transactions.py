@@ -51,14 +51,14 @@ class Space(NamedTuple):
 
 
 class Call(NamedTuple):
-    """What an endorser transaction did: chaincode, its version, arguments, endorsements (who, whether the signature
-    verifies), response and namespaces. ``code`` is what follows from the chaincode's action alone; ``entries`` are the
-    arguments opened, where they are entries submitted to the federation's chaincode: fields, or code and message."""
+    """What an endorser transaction did: chaincode, its version, endorsements (who, whether the signature verifies),
+    response and namespaces. ``code`` is what follows from the chaincode's action alone. ``envelopes`` are the arguments where
+    they are entries submitted to the federation's chaincode, ``entries`` these opened: fields, or code and message."""
 
     code: int
     chaincode: str
     version: str
-    arguments: tuple[bytes, ...]
+    envelopes: tuple[bytes, ...]
     endorsements: tuple[tuple[bytes, bool], ...]
     status: int
     response: bytes
@@ -131,11 +131,13 @@ def read_transaction(data: bytes, chaincode: str = "") -> Transaction:
 def _with_call(found: Transaction, payload: Any, header: Any, chaincode: str) -> Transaction:
     """The reading of an endorser transaction with what it did."""
     try:
-        call = _read_call(payload, header)
+        call, proposal = _read_call(payload, header)
     except Malformed:
         return found._replace(after=TxValidationCode.INVALID_ENDORSER_TRANSACTION)
-    if call.chaincode == chaincode and call.arguments[:1] == (SUBMIT,):
-        call = call._replace(entries=tuple(_open(one) for one in call.arguments[1:]))
+    if call.chaincode == chaincode:
+        function, *envelopes = _arguments(proposal) or (b"",)
+        if function == SUBMIT:
+            call = call._replace(envelopes=tuple(envelopes), entries=tuple(_open(one) for one in envelopes))
     return found._replace(call=call)
 
 
@@ -146,8 +148,8 @@ def _open(data: bytes) -> Fields | tuple[str, str]:
         return error.code, error.message
 
 
-def _read_call(payload: Any, header: Any) -> Call:
-    """Raises Malformed for what peers call an invalid endorser transaction."""
+def _read_call(payload: Any, header: Any) -> tuple[Call, bytes]:
+    """What was called, and the proposal with its arguments. Raises Malformed for what peers call an invalid endorser transaction."""
     transaction = parse(transaction_pb2.Transaction, payload.data)
     if len(transaction.actions) != 1:
         raise Malformed("not one action")
@@ -168,10 +170,10 @@ def _read_call(payload: Any, header: Any) -> Call:
         for one in inner.action.endorsements
     )
     call = Call(VALID, "", "", (), endorsements, 0, b"", ())
-    return _read_action(call, answer.extension, header.extension, proposal)
+    return _read_action(call, answer.extension, header.extension), proposal
 
 
-def _read_action(call: Call, action: bytes, extension: bytes, proposal: bytes) -> Call:
+def _read_action(call: Call, action: bytes, extension: bytes) -> Call:
     """The chaincode's action: what a peer's dispatcher looks at, in its order."""
     try:
         named = parse(proposal_pb2.ChaincodeHeaderExtension, extension)
@@ -187,8 +189,8 @@ def _read_action(call: Call, action: bytes, extension: bytes, proposal: bytes) -
         return call._replace(code=TxValidationCode.BAD_RWSET)
     name, version = done.chaincode_id.name, done.chaincode_id.version
     call = call._replace(
-        chaincode=named.chaincode_id.name, version=version, arguments=_arguments(proposal),
-        status=done.response.status, response=done.response.payload, spaces=spaces,
+        chaincode=named.chaincode_id.name, version=version, status=done.response.status, response=done.response.payload,
+        spaces=spaces,
     )  # fmt: skip
     if not named.HasField("chaincode_id") or not done.HasField("chaincode_id"):
         return call._replace(code=TxValidationCode.INVALID_OTHER_REASON)

@@ -5,9 +5,9 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from chaincode import state
 from chaincode.entries import Entry, open_entry
 from chaincode.state import Federation
+from chaincode.views import value_of
 from identity.errors import EvidenceError, Rejected
 
 DEFAULT_SKEW = 60
@@ -62,11 +62,10 @@ class Door:
     log_key: str | None
     skew: int = DEFAULT_SKEW
 
-    def under(self, federation: bytes | None) -> "Door":
+    def under(self, federation: Federation | bytes | None) -> "Door":
         """Return the door under the policy of the stored federation, if there is one yet."""
-        if federation is None:
-            return self
-        return Door(self.origin, self.log_key, state.decode(Federation, federation).skew)
+        found = value_of(Federation, federation)
+        return self if found is None else Door(self.origin, self.log_key, found.skew)
 
     def refusal(self, entry: Entry, now: int) -> Rejected | None:
         """Return why the entry may not pass at the host's time `now` (UTC seconds): clock-skew, log-key-mismatch."""

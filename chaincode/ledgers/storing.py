@@ -185,7 +185,7 @@ class Held(Queries):
 def check_head(queries: Queries) -> tuple[Checkpoint, Frontier]:
     """Verify the stored head: signed by the ledger's key, over as many entries as there are, with the root of the tree.
 
-    A mirror has no key, and its head no signature.
+    A replica has no key, and its head no signature.
     """
     note, size = queries.head()
     vkey = queries.vkey

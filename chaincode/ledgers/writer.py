@@ -25,7 +25,7 @@ class Writer(Store):
         self._sign, self._clock = sign, clock
         try:
             if not self._inside.vkey:
-                message = f"{connection.path} is the mirror of a Fabric channel: entries come into it with the channel's blocks."
+                message = f"{connection.path} is the replica of a Fabric channel: entries come into it with the channel's blocks."
                 raise UsageError("ledger-mirror", message)
             self._log = parse_vkey(self._inside.vkey)
             self._door = Door(self._log.name, self._inside.vkey, skew)

@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from chaincode.blocks import orderers, transactions
-from chaincode.blocks.chain import Chain, Fault, Trust, read_or_fault
+from chaincode.blocks.chain import Chain, Trust
 from chaincode.blocks.readers import read_blocks
-from chaincode.blocks.reading import Block
+from chaincode.blocks.reading import Block, Fault, read_or_fault
 from chaincode.blocks.signatures import named, verifies
 from chaincode.process import collect_rarely
 from chaincode.threads import CORES

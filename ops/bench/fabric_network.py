@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from chaincode.ledgers.fabric.asking import Asking
 from chaincode.ledgers.fabric.gateway import Peer
 from chaincode.ledgers.fabric.identity import load_member
-from chaincode.ledgers.fabric.messages import seek
 from chaincode.ledgers.fabric.profile import Profile
 from coordinator.processes import PROC
 from ops.fabric import network, processes
@@ -74,11 +74,11 @@ def _bytes(text: str) -> int:
 
 
 def blocks(profile: Profile, organisation: str) -> list[bytes]:
-    """The blocks of the channel, as an organisation's peer shows them. Raises CallFailed."""
+    """The blocks of the channel, as an organisation's peer shows them. Raises Unavailable."""
     own = profile.organisation(organisation)
     peer = Peer(own.peers[0])
     try:
-        request = seek(load_member(own), profile.channel, 0, None, int(time.time()))
-        return [block.SerializeToString() for block in peer.blocks(request, SECONDS)]
+        asking = Asking(load_member(own), profile.channel)
+        return list(asking.blocks([peer], 0, None, lambda block, *_: block.SerializeToString(), turn=SECONDS))
     finally:
         peer.close()

@@ -14,6 +14,7 @@ Read the modules in this order; each is one step of how a Fabric network comes t
     lifecycle   install, approve, commit: the organisations agree on the contract
     processes   starting, finding and ending processes
     tools       running Fabric's command line programs
+    text        Fabric's settings from the templates in this folder
     profile     what a client needs to connect: profile.json
     readiness   when it is ready: each organisation has committed a transaction that all endorsed
     existing    a network that exists, and what several commands do with it
@@ -21,6 +22,9 @@ Read the modules in this order; each is one step of how a Fabric network comes t
     network     all of it: up and down; and kill and start, for trials of faults
     upgrade     another version of the contract on a running channel
     joining     another organisation on a running channel
+    second_reader   the channel as another client reads it (sdk_reader, a program in an environment of its own: second-reader.txt)
+
+`operators.md` is the page of steps that `package` fills in for the operators of a network that is there already.
 
 A network's folder is for its owner alone (mode 0700) and holds all of its state:
 

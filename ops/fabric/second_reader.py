@@ -11,7 +11,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +18,12 @@ from typing import Any
 
 from chaincode import contract
 from chaincode.entries import open_entry
+from chaincode.ledgers.fabric.asking import Asking
 from chaincode.ledgers.fabric.blocks import header_hash
 from chaincode.ledgers.fabric.gateway import CallFailed, Peer
 from chaincode.ledgers.fabric.identity import load_member
 from chaincode.ledgers.fabric.ledger import FabricLedger
-from chaincode.ledgers.fabric.messages import seek, status_request
+from chaincode.ledgers.fabric.messages import status_request
 from chaincode.ledgers.fabric.profile import Node, Profile
 from identity import canonical
 from identity.errors import EvidenceError, Unavailable
@@ -183,10 +183,10 @@ def _first(profile: Profile, organisation: str, second: Mapping[str, Any]) -> di
     own = profile.organisation(organisation)
     member, peer = load_member(own), Peer(own.peers[0])
     try:
-        request = seek(member, profile.channel, 0, second["height"] - 1, int(time.time()))
-        blocks = list(peer.blocks(request, _READ_SECONDS))
+        asking, last = Asking(member, profile.channel), second["height"] - 1
+        blocks: list[Any] = list(asking.blocks([peer], 0, last, lambda block, *_: block, turn=_READ_SECONDS))
         status = peer.status(status_request(member, profile.channel, second["transaction"]), _CALL_SECONDS)
-    except CallFailed as failure:
+    except (CallFailed, Unavailable) as failure:
         raise Unavailable(
             "second-reader", f"The gateway could not read the channel: {failure}.", next=_next(profile)
         ) from failure

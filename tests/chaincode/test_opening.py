@@ -2,11 +2,13 @@
 """Opening a long log: the same entries and refusals in the same order, whoever opens them and whatever becomes of it."""
 
 import io
+import marshal
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -93,7 +95,8 @@ def test_a_child_that_is_killed_leaves_its_entries_to_this_process(small: None, 
 def test_this_process_opens_entries_while_a_child_is_not_ready(
     small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The child begins when three batches were opened here."""
+    """The child begins when three batches were opened here; what it is to read first is more than a pipe holds."""
+    monkeypatch.setattr(children, "_PIPE", 4096)
     program, gate = tmp_path / "program", tmp_path / "gate"
     program.write_text(f"#!/bin/sh\nread go < '{gate}'\nexec '{sys.executable}' \"$@\"\n")
     program.chmod(0o700)
@@ -170,8 +173,11 @@ def test_a_batch_is_bounded_in_bytes_too(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_child_answers_each_frame_and_ends_with_its_input() -> None:
     source, sink = io.BytesIO(), io.BytesIO()
+    frames = SimpleQueue[bytes | None]()
     for batch in (LOG[:3], [b""]):
-        children.write_frame(source, batch)
+        frames.put(marshal.dumps(batch))
+    frames.put(None)
+    children.write_frames(source, frames)
     source.seek(0)
     opening._serve(source, sink)
     sink.seek(0)

@@ -215,6 +215,12 @@ def test_a_refused_update_leaves_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_missing_folder_is_told_by_the_name_that_was_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught, replacing(tmp_path / "none" / "u", fsync=False):
+        pass
+    assert caught.value.filename == str(tmp_path / "none" / "u")
+
+
 def test_an_empty_vector_has_a_blob_of_its_header_alone() -> None:
     head = header(length=0)
     assert site_blob(head, np.zeros(0), [spec("w", 3, 0)]) == format_header(head)

@@ -101,8 +101,8 @@ def test_the_model_is_that_of_the_undisturbed_run(hurt: Run, models: dict[int, s
 def test_the_audit_passes_on_the_kept_blocks(hurt: Run) -> None:
     report = verify_folder(hurt[0])
     assert report.result == PASS, report
-    with SqliteLedger.open(hurt[0] / "ledger.sqlite") as mirror:
-        entries = [open_entry(envelope) for envelope in mirror.entries()]
+    with SqliteLedger.open(hurt[0] / "ledger.sqlite") as replica:
+        entries = [open_entry(envelope) for envelope in replica.entries()]
     assert report.size == len(entries)
     assert [e.body["attempt"] for e in entries if e.kind == "record"] == [1, 1, 1, 1]
 
@@ -132,8 +132,8 @@ def test_everything_is_killed_under_load_and_the_run_goes_on(
     code, lines, errors = carry_out("hurt_run", *arguments, "train:2:everything")
     assert code == -9, errors
     acknowledged = int(lines[-1][1])
-    with SqliteLedger.open(tmp_path / "run" / "ledger.sqlite") as mirror:
-        before = list(mirror.entries())
+    with SqliteLedger.open(tmp_path / "run" / "ledger.sqlite") as replica:
+        before = list(replica.entries())
     assert len(before) >= acknowledged
     assert list((tmp_path / "run" / "pending").rglob("*.transaction")), "nothing was under way"
     assert all(processes.running(node.folder) is None for node in existing.opened(here.folder).nodes)
@@ -142,8 +142,8 @@ def test_everything_is_killed_under_load_and_the_run_goes_on(
     assert code == 0, errors
     assert lines[-1] == ["model", models[2]]
     assert "starting it" in errors
-    with SqliteLedger.open(tmp_path / "run" / "ledger.sqlite") as mirror:
-        after = list(mirror.entries())
+    with SqliteLedger.open(tmp_path / "run" / "ledger.sqlite") as replica:
+        after = list(replica.entries())
     assert after[: len(before)] == before, "an entry was lost or changed"
     assert verify_folder(tmp_path / "run").result == PASS
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from chaincode.ledgers.mirror import Mirror
+from chaincode.ledgers.replica import Replica
 from chaincode.ledgers.sqlite import SqliteLedger
 from identity.errors import EvidenceError, OutcomeUnknown, UsageError
 from ops import channel_run
@@ -74,9 +74,9 @@ def test_of_a_network_that_is_elsewhere_its_operators_are_asked(next_: str | Non
     assert "operators" in str(explained.next)
 
 
-def test_a_mirror_takes_nothing_by_submission_and_mirrors_one_log(tmp_path: Path) -> None:
+def test_a_replica_takes_nothing_by_submission_and_replicas_one_log(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
-    Mirror.open(path, origin="fedledger/x/channel/code").close()
+    Replica.open(path, origin="fedledger/x/channel/code").close()
     with SqliteLedger.open(path) as ledger:
         assert ledger.size == 0
         assert ledger.vkey == ""
@@ -84,5 +84,5 @@ def test_a_mirror_takes_nothing_by_submission_and_mirrors_one_log(tmp_path: Path
         SqliteLedger.open(path, sign=bytes, clock=lambda: 0)
     assert caught.value.code == "ledger-mirror"
     with pytest.raises(EvidenceError) as other:
-        Mirror.open(path, origin="fedledger/y/channel/code")
+        Replica.open(path, origin="fedledger/y/channel/code")
     assert other.value.code == "mirror-other"

@@ -27,7 +27,7 @@ def run_of(folder: Path, rounds: int) -> Run:
 
 
 def test_only_the_open_ledger_allows_another_file(tmp_path: Path) -> None:
-    """On a channel the folder's mirror may lack a proposal that was made before the run was cut off."""
+    """On a channel the folder's replica may lack a proposal that was made before the run was cut off."""
     run_of(tmp_path, 1)._keep_file()
     kept = tmp_path / "run" / "federation.toml"
     first = kept.read_bytes()

@@ -22,7 +22,7 @@ from chaincode.ledgers.fabric.blocks import header_hash
 from chaincode.ledgers.fabric.gateway import CallFailed, Orderer, Peer
 from chaincode.ledgers.fabric.identity import load_member
 from chaincode.ledgers.fabric.journal import Journal
-from chaincode.ledgers.fabric.log import BlockLog
+from chaincode.ledgers.fabric.log import BlockLog, Numbers
 from chaincode.ledgers.fabric.messages import propose
 from chaincode.ledgers.fabric.pauses import Pauses
 from chaincode.ledgers.fabric.profile import Place, Profile
@@ -43,7 +43,7 @@ class FabricLedger:
 
     def __init__(
         self, profile: Profile, organisation: str, pending: Path, *, clock: Callable[[], int], patience: Patience,
-        notice: Notice | None,
+        notice: Notice | None, numbers: Numbers | None,
     ) -> None:  # fmt: skip
         """For `open` only."""
         own = profile.organisation(organisation)
@@ -68,25 +68,30 @@ class FabricLedger:
             pauses=self._pauses,
             folder=pending,
         )
+        self._numbers: Numbers = numbers or self._log
         self._together = Together(self._sender.send)
         self._threads = verifying_threads()
 
     @classmethod
     def open(
         cls, profile: Profile, organisation: str, *, pending: Path | None = None, clock: Callable[[], int] | None = None,
-        patience: Patience | None = None, notice: Notice | None = None,
+        patience: Patience | None = None, notice: Notice | None = None, numbers: Numbers | None = None,
     ) -> Self:  # fmt: skip
         """Open the ledger as a client of `organisation` (its name or its MSP's); nothing is sent before it is used.
 
         `pending` is the folder for signed transactions of unknown outcome and for where entries are in the log, by default
         one beside the profile; `clock` (UTC seconds) is what transactions state as their time. `notice` is told of each call
         that fails while the ledger tries on, so that somebody can be told who is away; several threads may call it at once.
+        `numbers` says where entries are in the log for a caller who reads the blocks anyway: then `submit` reads none.
         An orderer that the profile does not let us reach is left out, and named when one is needed.
         Raises UsageError: profile-organisation, fabric-tls-needed, profile-genesis; CredentialError: msp-*,
         fabric-tls-ca; Unavailable(fabric-journal).
         """
         folder = pending or profile.path.parent / "pending" / profile.organisation(organisation).msp
-        return cls(profile, organisation, folder, clock=clock or _now, patience=patience or Patience(), notice=notice)
+        return cls(
+            profile, organisation, folder, clock=clock or _now, patience=patience or Patience(), notice=notice,
+            numbers=numbers,
+        )  # fmt: skip
 
     def submit(self, envelopes: Sequence[bytes]) -> list[Outcome]:
         """Judge entries and have them stored, as the port says; many share a transaction.
@@ -95,7 +100,9 @@ class FabricLedger:
         of the entries was stored; CredentialError(fabric-access-denied); EvidenceError: fabric-fork, fabric-genesis.
         """
         opened = open_all(envelopes, self._threads)
-        known = {entry.id for entry in opened if isinstance(entry, Entry) and self._log.index_of(entry.id) is not None}
+        known = {
+            entry.id for entry in opened if isinstance(entry, Entry) and self._numbers.index_of(entry.id) is not None
+        }
         entries = [(i, one) for i, one in enumerate(opened) if isinstance(one, Entry) and one.id not in known]
         verdicts: dict[int, Verdict] = {
             i: Duplicate(one.id) for i, one in enumerate(opened) if isinstance(one, Entry) and one.id in known
@@ -107,7 +114,7 @@ class FabricLedger:
                 newest = max(newest, -1 if sent.block is None else sent.block)
         try:
             if newest >= 0:
-                self._log.read_to(self._peers, newest)
+                self._numbers.read_to(self._peers, newest)
             return [one if isinstance(one, Rejected) else self._outcome(verdicts[i]) for i, one in enumerate(opened)]
         except Unavailable as error:
             raise _stored(error, "What was accepted is on the ledger", AGAIN) from error
@@ -200,10 +207,10 @@ class FabricLedger:
         if isinstance(verdict, Rejected):
             return verdict
         attempts = self._pauses.until(time.monotonic() + self._patience.total)
-        index = self._log.index_of(verdict.entry)
+        index = self._numbers.index_of(verdict.entry)
         while index is None and next(attempts, None):  # in the state of the peer that answered, in no block read here
-            self._log.read_to(self._peers, None)
-            index = self._log.index_of(verdict.entry)
+            self._numbers.read_to(self._peers, None)
+            index = self._numbers.index_of(verdict.entry)
         if index is None:
             raise Unavailable("fabric-blocks", f"No peer shows the block of entry {verdict.entry[:12]} yet.")
         return Receipt(verdict.entry, index)

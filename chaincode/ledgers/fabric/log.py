@@ -6,26 +6,40 @@ histories), and remembers where entries are, also between processes: some 150 by
 """
 
 import threading
-import time
 from bisect import bisect_right
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from chaincode.ledgers.fabric.asking import Asking, misplaced
 from chaincode.ledgers.fabric.blocks import Logged, data_hash, entries_of, header_hash
-from chaincode.ledgers.fabric.gateway import OUT_OF_ORDER, WAITED_ENOUGH, CallFailed, Peer
+from chaincode.ledgers.fabric.gateway import Peer
 from chaincode.ledgers.fabric.identity import Member
-from chaincode.ledgers.fabric.messages import FOR_EVER, seek
+from chaincode.ledgers.fabric.messages import FOR_EVER
 from chaincode.ledgers.fabric.pauses import Pauses
 from chaincode.ledgers.fabric.positions import Positions, load, place_of, save
 from chaincode.ledgers.fabric.profile import Place
-from identity.errors import EvidenceError, Unavailable
+from identity.errors import EvidenceError
 
 WORTH = 32
 """Blocks that are new since the last time, before what was seen is kept again."""
 TURN_SECONDS = 5.0
 """How long one peer is waited for that is behind or slow, before the next one is asked; twice as long each time it is in vain."""
+
+
+class Numbers(Protocol):
+    """Where entries are in the log: what a client that submits asks of whoever reads the blocks."""
+
+    def index_of(self, entry: str) -> int | None:
+        """Return the number of an entry, None where it has not been seen."""
+
+    def read_to(self, peers: Sequence[Peer], block: int | None) -> None:
+        """Read the blocks up to a number, waiting for it to come; None: up to the newest now.
+
+        The peers are those that the client knows. Raises Unavailable(fabric-blocks), EvidenceError.
+        """
 
 
 class BlockLog:
@@ -39,8 +53,8 @@ class BlockLog:
         self, member: Member, place: Place, genesis: bytes | None, *, patience: float, pauses: Pauses,
         folder: Path | None = None,
     ) -> None:  # fmt: skip
-        self._member, self._channel, self._chaincode = member, place.channel, place.chaincode
-        self._genesis, self._patience, self._pauses = genesis, patience, pauses
+        self._channel, self._chaincode, self._genesis = place.channel, place.chaincode, genesis
+        self._asking = Asking(member, place.channel, patience, pauses)
         self._lock = threading.RLock()
         self._kept = None if folder is None or genesis is None else place_of(folder, genesis, place.chaincode)
         self._seen = Positions() if self._kept is None else load(self._kept)
@@ -88,71 +102,23 @@ class BlockLog:
             place = bisect_right(self._seen.first, start) - 1
             block = self._seen.block[place] if 0 <= start < self.size else self._seen.next
             seen = self._seen.next
-        blocks = self._stream(peers, block, FOR_EVER) if follow else self._up_to_newest(peers, block, seen)
+        if follow:
+            blocks = self._stream(peers, block, FOR_EVER)
+        else:
+            blocks = chain(self._stream(peers, block, seen - 1), self._stream(peers, seen, None))
         for number, logged in blocks:
             if number >= start:
                 yield logged.envelope
 
-    def _up_to_newest(self, peers: Sequence[Peer], block: int, seen: int) -> Iterator[tuple[int, Logged]]:
-        yield from self._stream(peers, block, seen - 1)
-        yield from self._stream(peers, seen, None)
-
     def _stream(self, peers: Sequence[Peer], block: int, last: int | None) -> Iterator[tuple[int, Logged]]:
-        """Iterate over numbered entries of the blocks from one to another; where peers fail, patience begins with each block."""
-        turn = min(TURN_SECONDS, self._patience)
-        while True:
-            began = block
-            for _ in self._pauses.until(time.monotonic() + self._patience):
-                block, failures = yield from self._ask(peers, block, last, turn)
-                if not failures:
-                    return
-                if block > began:
-                    break
-                if all(failure.code == OUT_OF_ORDER for failure in failures):
-                    raise EvidenceError("fabric-fork", f"{_said(failures)}.")
-                if any(failure.code in WAITED_ENOUGH for failure in failures):  # a large block on a slow line, perhaps
-                    turn = min(2 * turn, self._patience)
-            else:
-                message = f"No peer shows the channel's blocks from {block} on: {_said(failures)}."
-                raise Unavailable("fabric-blocks", message, next="fedledger fabric status")
+        """Iterate over numbered entries of the blocks from one to another."""
+        turn = min(TURN_SECONDS, self._asking.patience)
+        return chain.from_iterable(self._asking.blocks(peers, block, last, self._absorb, turn=turn))
 
-    def _ask(
-        self, peers: Sequence[Peer], block: int, last: int | None, turn: float
-    ) -> Generator[tuple[int, Logged], None, tuple[int, list[CallFailed]]]:
-        """Ask each peer in turn for what the ones before did not show; one that is behind has its turn (seconds) only.
-
-        Returns the number of the next block, and the failures where blocks are missing still.
-        """
-        failures: list[CallFailed] = []
-        for peer in peers:
-            if last is not None and block > last:  # also where a stream broke off behind its last block
-                return block, []
-            try:
-                for read in self._shown(peer, block, last, None if last == FOR_EVER else turn):
-                    logged = self._absorb(read, peer)
-                    block += 1
-                    yield from logged
-                return block, []
-            except CallFailed as failure:
-                if last is None and block and failure.code == "NOT_FOUND":
-                    return block, []  # there is no block after those that were read
-                failures.append(failure)
-        return block, failures
-
-    def _shown(self, peer: Peer, block: int, last: int | None, turn: float | None) -> Iterator[Any]:
-        """Iterate over the blocks that a peer shows: those that are asked for, each in its place. Raises CallFailed."""
-        request = seek(self._member, self._channel, block, last, int(time.time()))
-        for read in peer.blocks(request, turn):
-            if read.header.number != block or (last is not None and block > last):
-                message = f"it shows block {read.header.number} in the place of block {block}"
-                raise CallFailed("blocks", peer.node, OUT_OF_ORDER, message)
-            yield read
-            block += 1
-        if last is not None and block <= last:
-            raise CallFailed("blocks", peer.node, "NOT_FOUND", f"it ends before block {block}")
-
-    def _absorb(self, block: Any, peer: Peer) -> list[tuple[int, Logged]]:
-        """Number a block's entries, and remember them where the block is new."""
+    def _absorb(self, block: Any, peer: Peer, place: int) -> list[tuple[int, Logged]]:
+        """Number a block's entries, and remember them where the block is new. Raises CallFailed where it is of another place."""
+        if block.header.number != place:
+            raise misplaced(peer, block, place)
         number, logged = block.header.number, list(entries_of(block, self._chaincode))
         with self._lock:
             if number == self._seen.next:
@@ -167,11 +133,11 @@ class BlockLog:
                     self._seen.count(one.version)
                 return list(enumerate(fresh, self.size - len(fresh)))
             # A later reader of a block that was absorbed before: an entry that came twice is numbered where it came first.
-            place = bisect_right(self._seen.block, number) - 1
+            known = bisect_right(self._seen.block, number) - 1
             first = after = self.size
-            if place >= 0 and self._seen.block[place] == number:
-                first = self._seen.first[place]
-                after = self._seen.first[place + 1] if place + 1 < len(self._seen.first) else self.size
+            if known >= 0 and self._seen.block[known] == number:
+                first = self._seen.first[known]
+                after = self._seen.first[known + 1] if known + 1 < len(self._seen.first) else self.size
             found = [(self._seen.indexes.get(bytes.fromhex(one.entry), -1), one) for one in logged]
             own = [(index, one) for index, one in found if index >= first]
             if [index for index, _ in own] != list(range(first, after)) or any(index < 0 for index, _ in found):
@@ -192,7 +158,3 @@ class BlockLog:
             raise EvidenceError(
                 "fabric-genesis", f"The channel {self._channel} has another first block than the profile's."
             )
-
-
-def _said(failures: Sequence[CallFailed]) -> str:
-    return "; ".join(str(failure) for failure in failures)

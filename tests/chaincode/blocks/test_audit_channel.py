@@ -75,7 +75,13 @@ def test_each_tampered_block_is_named(tmp_path: Path, files: Files) -> None:
         (sealed(altered, number), {f"1:block-orderers:block {number}"}),
         ([*channel.blocks[:number], *channel.blocks[number + 1 :]], {f"1:block-missing:block {number}"}),
     ):
-        assert codes <= found(judged(tmp_path, with_blocks(files, blocks), key=key))
+        report = judged(tmp_path, with_blocks(files, blocks), key=key)
+        assert codes <= found(report)
+        # How much was read is said before all that rests on it; after a flag that nobody signs the chain goes on.
+        only = f"Only the first {number} blocks hold: "
+        assert claim(report, 1).summary.startswith(only) is ("validity-differs" not in str(codes))
+    first = judged(tmp_path, with_blocks(files, channel.blocks[1:]), key=key)
+    assert claim(first, 1).summary.startswith("The first block of ")
 
 
 def test_a_write_set_that_the_contract_does_not_make_is_against_the_rules(tmp_path: Path, files: Files) -> None:

@@ -17,9 +17,9 @@ from fabric_protos.common import common_pb2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chaincode.blocks.chain import Chain, read_or_fault
+from chaincode.blocks.chain import Chain
 from chaincode.blocks.pinning import make_channel_key
-from chaincode.blocks.reading import COMMIT_HASH, read_block
+from chaincode.blocks.reading import COMMIT_HASH, read_block, read_or_fault
 from chaincode.blocks.signatures import certificate_of
 from chaincode.blocks.transactions import read_transaction
 from chaincode.blocks.wire import Malformed, exact

@@ -150,6 +150,15 @@ def test_a_batch_is_its_entries_one_by_one(history: list[Act], data: st.DataObje
         together += refused
     assert values == one_by_one
     assert [str(r) for r in together] == [str(r) for r in outcomes]
+    held: dict[str, Any] = dict(beginning().values)
+    written: dict[str, bytes] = {}
+    on_whole: list[Rejected | None] = []
+    for batch in (entries[:cut], entries[cut:]):
+        refused, writes = contract.apply_whole(batch, held)
+        written.update(writes)
+        on_whole += refused
+    assert Encoded(held) == beginning().values | written == one_by_one
+    assert [str(r) for r in on_whole] == [str(r) for r in outcomes]
 
 
 @settings(deadline=None)

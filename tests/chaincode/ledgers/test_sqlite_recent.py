@@ -21,7 +21,7 @@ import pytest
 from chaincode import contract, state
 from chaincode.entries import open_entry
 from chaincode.ledgers import recent
-from chaincode.ledgers.mirror import Mirror
+from chaincode.ledgers.replica import Replica
 from chaincode.ledgers.sqlite import SqliteLedger
 from chaincode.state import Head, Seat
 from identity.errors import EvidenceError, Unavailable
@@ -94,14 +94,14 @@ def test_few_values_are_kept(ledger: SqliteLedger, monkeypatch: pytest.MonkeyPat
         assert len(ledger._writer._recent._values) <= most
 
 
-def test_a_mirror_knows_what_it_replayed(tmp_path: Path) -> None:
+def test_a_replica_knows_what_it_replayed(tmp_path: Path) -> None:
     memory = in_memory()
-    with Mirror.open(tmp_path / "mirror.sqlite", origin=ORIGIN) as mirror:
+    with Replica.open(tmp_path / "replica.sqlite", origin=ORIGIN) as replica:
         for envelope in WHOLE:
-            mirror.extend([open_entry(envelope)])
+            replica.extend([open_entry(envelope)])
             accepted(memory.submit([envelope]))
-            assert mirror.get(present(memory).keys()) == present(memory)
-            assert mirror.get(KEYS) == memory.get(KEYS)
+            assert replica.get(present(memory).keys()) == present(memory)
+            assert replica.get(KEYS) == memory.get(KEYS)
 
 
 # Others write

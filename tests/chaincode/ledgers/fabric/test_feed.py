@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from fabric_protos.common import common_pb2
 
+from chaincode.ledgers import Receipt
 from chaincode.ledgers.fabric.gateway import CallFailed, Peer
 from chaincode.ledgers.fabric.identity import load_member
-from chaincode.ledgers.mirror import Mirror
+from chaincode.ledgers.fabric.ledger import FabricLedger
+from chaincode.ledgers.replica import Replica
 from identity.errors import EvidenceError
 from ops import ledger_blocks
 from ops.ledger_blocks import Feed
@@ -46,8 +48,8 @@ def feed(network: Double, channel: Recording, heard: list[CallFailed], tmp_path:
     """Both peers show the newest block only once they are asked to wait for it."""
     peers = [Peer(node) for one in network.profile.organisations for node in one.peers]
     member = load_member(network.profile.organisations[0])
-    with Mirror.open(tmp_path / "mirror.sqlite", origin="fedledger/x/channel/code") as mirror:
-        made = Feed(tmp_path, channel.trust, mirror, peers, member, notice=heard.append, seconds=SECONDS)
+    with Replica.open(tmp_path / "replica.sqlite", origin="fedledger/x/channel/code") as replica:
+        made = Feed(tmp_path, channel.trust, replica, peers, member, notice=heard.append, seconds=SECONDS)
         made.resume()
         for gateway in network.gateways:
             gateway.lag = 1
@@ -116,6 +118,27 @@ def test_a_newest_block_that_takes_longer_than_a_call_arrives(
         gateway.lag = 0
     feed.catch_up()
     assert feed._chain.height == len(network.channel.blocks)
+
+
+def test_a_client_asks_it_where_entries_are_and_reads_no_block_itself(
+    network: Double, channel: Recording, feed: Feed
+) -> None:
+    for gateway in network.gateways:
+        gateway.lag = 0
+    newest, entries = len(network.channel.blocks) - 1, channel.verify([*map(plain, network.channel.blocks)])[1]
+    assert feed.index_of(entries[-1].id) is None
+    feed.read_to([], newest)
+    assert [feed.index_of(entry.id) for entry in entries] == list(range(len(entries)))
+    asked = [len(gateway.calls) for gateway in network.gateways]
+    feed.read_to([], newest)
+    with FabricLedger.open(network.profile, "Org1", numbers=feed) as client:
+        receipts = client.submit([entry.envelope for entry in entries])
+    assert receipts == [Receipt(entry.id, index) for index, entry in enumerate(entries)]
+    assert [len(gateway.calls) for gateway in network.gateways] == asked
+
+
+def plain(block: Any) -> bytes:
+    return bytes(block.SerializeToString())
 
 
 def flipped(network: Double, number: int) -> Any:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A mirror: the log of another ledger in the embedded ledger's tables, so that it can be asked as that one is.
+"""A replica: the log of another ledger in the embedded ledger's tables, so that it can be asked as that one is.
 
 It is derived, no evidence: it has no log key, signs nothing and takes nothing but the entries that the other ledger holds,
 in its order. Each is replayed through the contract; one that the contract refuses is an error, not an outcome.
@@ -18,8 +18,8 @@ from chaincode.log import EMPTY_ROOT
 from identity.errors import EvidenceError
 
 
-class Mirror(Held):
-    """The mirror of a log in a file, open for what comes. As a context manager it closes."""
+class Replica(Held):
+    """The replica of a log in a file, open for what comes. As a context manager it closes."""
 
     def __init__(self, reads: Connection, replay: "_Replay") -> None:
         """For `open` only."""
@@ -28,17 +28,17 @@ class Mirror(Held):
 
     @classmethod
     def open(cls, path: Path, *, origin: str, timeout: float = DEFAULT_TIMEOUT) -> Self:
-        """Open the mirror of the log `origin`; make an empty one where there is none.
+        """Open the replica of the log `origin`; make an empty one where there is none.
 
-        Raises EvidenceError: mirror-other (the file is a ledger of its own, or mirrors another log), and as
+        Raises EvidenceError: mirror-other (the file is a ledger of its own, or replays another log), and as
         `SqliteLedger.open`.
         """
         if not path.exists():
             create_file(path, {"origin": origin, "vkey": ""}, Checkpoint(origin, 0, EMPTY_ROOT).text())
         replay = _Replay(Connection.writer(path, timeout))
         try:
-            if not replay.mirrors(origin):
-                raise EvidenceError("mirror-other", f"{path} is no mirror of the log {origin}.")
+            if not replay.replays(origin):
+                raise EvidenceError("mirror-other", f"{path} is no replica of the log {origin}.")
             return cls(Connection.reader(path, timeout), replay)
         except BaseException:
             replay.close()
@@ -53,8 +53,8 @@ class Mirror(Held):
 class _Replay(Store):
     """The writing half."""
 
-    def mirrors(self, origin: str) -> bool:
-        """Whether this is the mirror of that log, and no ledger of its own."""
+    def replays(self, origin: str) -> bool:
+        """Whether this is the replica of that log, and no ledger of its own."""
         return not self._inside.vkey and self._checkpoint.origin == origin
 
     def head_of(self, checkpoint: Checkpoint) -> str:
