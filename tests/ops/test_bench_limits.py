@@ -13,7 +13,7 @@ from chaincode.audit import audit
 from chaincode.audit.bundle_source import bundle_source
 from chaincode.audit.folder_source import folder_source
 from chaincode.ledgers.sqlite import SqliteLedger
-from ops.bench import growth, growth_scale, ledgers, limits, limits_ledger, limits_round
+from ops.bench import growth, growth_scale, ledgers, limits, limits_crypto, limits_ledger, limits_round
 from ops.bench.growth import Growth
 from ops.bench.growth_lengths import Appender, LengthPoint
 from ops.bench.growth_runs import RunPoint
@@ -113,6 +113,13 @@ def test_hashing_in_parts_covers_every_byte():
     data = memoryview(bytes(range(256)) * 41)
     assert b"".join(cut(data, 3)) == bytes(data)
     assert hash_seconds(cut(data, 3), 3) > 0
+
+
+def test_bytes_to_hash_are_dealt_out_in_as_few_parts_as_there_are_threads(monkeypatch):
+    dealt = []
+    monkeypatch.setattr(limits_crypto, "_hash", dealt.append)
+    hash_seconds([b"%d" % number for number in range(7)], 2)
+    assert sorted(dealt) == [[b"0", b"2", b"4", b"6"], [b"1", b"3", b"5"]]
 
 
 # Ledgers
