@@ -13,7 +13,7 @@ from chaincode.audit import audit
 from chaincode.audit.bundle_source import bundle_source
 from chaincode.audit.folder_source import folder_source
 from chaincode.ledgers.sqlite import SqliteLedger
-from ops.bench import growth, growth_scale, ledgers, limits, limits_crypto, limits_ledger, limits_round
+from ops.bench import growth, growth_scale, ledgers, limits, limits_crypto, limits_ledger, limits_round, machine
 from ops.bench.growth import Growth
 from ops.bench.growth_lengths import Appender, LengthPoint
 from ops.bench.growth_runs import RunPoint
@@ -280,3 +280,11 @@ def test_a_hundred_thousand_sites_are_reckoned_from_the_curves():
     # train / cores, then the ten coordinators side by side, then 400 GB through 1.25 GB/s
     assert one.wall == pytest.approx(2030 / 16 + 3 + 400.04 / 1.25)
     assert ten.wall == pytest.approx(2030 / 160 + 3 + 40.004 / 1.25)
+
+
+def test_our_own_modules_are_compiled_like_everybody_elses(tmp_path):
+    source = tmp_path / "chaincode" / "rules" / "one.py"
+    source.parent.mkdir(parents=True)
+    source.write_text("made = 1\n")
+    machine.compile_ours(tmp_path)
+    assert list(source.parent.glob("__pycache__/one.*.pyc"))
