@@ -14,13 +14,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from chaincode.trust import KEY_FILE
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from chaincode.entries import Entry
 
+KEY_FILE = "federation.vkey"
 CHECKPOINT = "checkpoint"
 ENTRIES = "entries.jsonl"
 RELEASED_MODEL = "release/model.safetensors"

@@ -7,24 +7,24 @@ The first line is the index, canonical JSON (RFC 8785) and a newline:
 
 The bodies follow in the index's order (names ascending, by bytes), uncompressed, without anything between or after
 them. Names are those of ``chaincode.artefacts``; nothing is ever unpacked. The same files give the same bytes.
+
+Loaded before all else where a bundle is audited, whose bytes are then hashed while the rest loads: so it needs little.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import BinaryIO, Final, NoReturn
+from typing import Final, NoReturn
 
 from chaincode import artefacts
-from chaincode.files import mapped, replacing
-from chaincode.notes import MAX_NOTE_BYTES
-from chaincode.threads import CORES
-from identity import canonical
-from identity.envelope import ENVELOPE_LIMIT
+from chaincode.files import mapped
+from chaincode.threads import CORES, stand_back
 from identity.errors import EvidenceError
+from identity.limits import ENVELOPE_LIMIT, NOTE_LIMIT
 
 MAX_FILES: Final = 1_000_000
 _MAGIC: Final = b'{"files":['
@@ -35,10 +35,7 @@ _RECORD: Final = re.compile(
     rb'\{"length":(0|[1-9][0-9]{0,14}),"name":"([a-z0-9./-]{1,100})","sha256":"([0-9a-f]{64})"\}'
 )
 _LINE: Final = re.compile(rb"[^\n]*\n")
-_PIECE: Final = 1 << 20
 _LARGE: Final = 1 << 16  # bytes of a body that is worth a thread
-
-Body = AbstractContextManager[Iterable[memoryview | bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +67,9 @@ class Bundle:
         self._ahead = {file.name: pool.submit(self._differs, file) for file in large}
 
     def altered(self, file: File) -> bool:
-        """Whether a file's bytes are not those of the index; what is hashed ahead is waited for."""
-        return self._ahead[file.name].result() if file.name in self._ahead else self._differs(file)
+        """Whether a file's bytes are not those of the index; what is being hashed is waited for, the rest is hashed here."""
+        ahead = self._ahead.get(file.name)
+        return self._differs(file) if ahead is None or ahead.cancel() else ahead.result()
 
     def _differs(self, file: File) -> bool:
         return sha256(self._view[file.offset : file.offset + file.length]).hexdigest() != file.sha256
@@ -90,7 +88,7 @@ class Bundle:
     def checkpoint(self) -> bytes:
         """The log's signed head, nothing of it verified; of a longer one than a note may be, the beginning."""
         start, stop = _span(self.files[artefacts.CHECKPOINT])
-        return bytes(self._view[start : min(stop, start + MAX_NOTE_BYTES + 1)])
+        return bytes(self._view[start : min(stop, start + NOTE_LIMIT + 1)])
 
     def entries(self) -> Iterator[bytes]:
         """The envelopes in the log's order, nothing of them verified.
@@ -124,7 +122,7 @@ def is_bundle(path: Path) -> bool:
 def open_bundle(path: Path, *, ahead: bool = False) -> Iterator[Bundle]:
     """Open a bundle: its index is checked and accounts for every byte; the bodies are not yet verified.
 
-    With ``ahead`` threads hash the large ones from now on, while the caller does other things.
+    With ``ahead`` threads hash the large ones from now on, on cores for which the caller has nothing else to do.
 
     Raises EvidenceError: bundle-index, bundle-version, bundle-name, bundle-order, bundle-missing (a file that every
     bundle has), bundle-length, file-not-regular; OSError where the file cannot be opened.
@@ -134,7 +132,7 @@ def open_bundle(path: Path, *, ahead: bool = False) -> Iterator[Bundle]:
         if not ahead:
             yield bundle
             return
-        pool = ThreadPoolExecutor(CORES)
+        pool = ThreadPoolExecutor(CORES, initializer=stand_back)
         try:
             bundle.hash_ahead(pool)
             yield bundle
@@ -153,82 +151,43 @@ def _parse(view: memoryview) -> dict[str, File]:
     last = ""
     for length, name, digest in records:
         if not artefacts.is_name(name):
-            _refuse("bundle-name", f"{name[:80]!r} is not the name of evidence")
+            refuse_index("bundle-name", f"{name[:80]!r} is not the name of evidence")
         if name <= last:
-            _refuse("bundle-order", f"{name} does not follow {last}: names must ascend, each once")
+            refuse_index("bundle-order", f"{name} does not follow {last}: names must ascend, each once")
         files[name] = File(name, length, digest, start)
         last, start = name, start + length
     for name in artefacts.CHANNEL_REQUIRED if artefacts.FIRST_BLOCK in files else artefacts.REQUIRED:
         if name not in files:
-            _refuse("bundle-missing", f"it names no {name}, which every bundle has")
+            refuse_index("bundle-missing", f"it names no {name}, which every bundle has")
     if start != len(view):
-        _refuse("bundle-length", f"it accounts for {start} bytes, the file has {len(view)}")
+        refuse_index("bundle-length", f"it accounts for {start} bytes, the file has {len(view)}")
     return files
 
 
 def _records(view: memoryview) -> tuple[list[tuple[int, str, str]], int]:
     """The records of the index line, and where the line ends."""
     if bytes(view[: len(_MAGIC)]) != _MAGIC:
-        _refuse("bundle-index", "the file does not begin like an evidence bundle")
+        refuse_index("bundle-index", "the file does not begin like an evidence bundle")
     records: list[tuple[int, str, str]] = []
     position = len(_MAGIC)
     while (found := _RECORD.match(view, position)) is not None:
         records.append((int(found[1]), found[2].decode(), found[3].decode()))
         position = found.end()
         if len(records) > MAX_FILES:
-            _refuse("bundle-index", f"it names more than {MAX_FILES} files")
+            refuse_index("bundle-index", f"it names more than {MAX_FILES} files")
         if bytes(view[position : position + 1]) != b",":
             break
         position += 1
     else:
-        _refuse("bundle-index", f"record {len(records)}, at byte {position}, is not in its one form")
+        refuse_index("bundle-index", f"record {len(records)}, at byte {position}, is not in its one form")
     foot = _ANY_FOOT.match(view, position)
     if foot is None:
-        _refuse("bundle-index", f"it does not end as it must after {len(records)} records, at byte {position}")
+        refuse_index("bundle-index", f"it does not end as it must after {len(records)} records, at byte {position}")
     if foot[0] != _FOOT:
-        _refuse("bundle-version", f"format {foot[1].decode()!r} version {foot[2].decode()} is not known here")
+        refuse_index("bundle-version", f"format {foot[1].decode()!r} version {foot[2].decode()} is not known here")
     return records, foot.end()
 
 
-def _refuse(code: str, why: str) -> NoReturn:
+def refuse_index(code: str, why: str) -> NoReturn:
+    """Raise EvidenceError about the index line."""
     raise EvidenceError(code, f"The bundle's index line: {why}.")
-
-
-def write_bundle(path: Path, bodies: Iterable[tuple[str, Callable[[], Body]]]) -> list[File]:
-    """Write a bundle; ``path`` holds all of it, or what it held before. Readable by its owner alone.
-
-    Each body is opened twice, to be hashed and to be written, and must be the same both times.
-
-    Raises EvidenceError: bundle-name (not the name of evidence, or given twice), bundle-changed; OSError.
-    """
-    sources: dict[str, Callable[[], Body]] = {}
-    for name, body in bodies:
-        if not artefacts.is_name(name) or name in sources:
-            _refuse("bundle-name", f"{name[:80]!r} is not the name of evidence, or given twice")
-        sources[name] = body
-    files = [_hash(name, sources[name], None) for name in sorted(sources)]
-    with replacing(path, fsync=True) as out:
-        index = {
-            "files": [{"length": f.length, "name": f.name, "sha256": f.sha256} for f in files],
-            "format": "fedledger-bundle", "version": 1,
-        }  # fmt: skip
-        out.write(canonical.dumps(index) + b"\n")
-        for file in files:
-            if _hash(file.name, sources[file.name], out) != file:
-                raise EvidenceError("bundle-changed", f"{file.name} changed while the bundle was written.")
-    return files
-
-
-def _hash(name: str, body: Callable[[], Body], out: BinaryIO | None) -> File:
-    """Hash a body, and write it where asked to."""
-    hasher, length = sha256(), 0
-    with body() as pieces:
-        for piece in pieces:
-            view = memoryview(piece)
-            for start in range(0, len(view), _PIECE):  # hashed and written while it is in the cache
-                part = view[start : start + _PIECE]
-                hasher.update(part)
-                if out is not None:
-                    out.write(part)
-            length += len(view)
-    return File(name, length, hasher.hexdigest(), 0)

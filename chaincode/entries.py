@@ -25,6 +25,7 @@ LIMIT = 64 * 1024
 LARGE_LIMIT = 1024 * 1024
 DEPTH = 12
 _REMEMBERED = 1 << 10  # spellings of a field
+_FEW = 64  # entries of a kind whose reading takes as long as compiling the kind's pattern, and so does without it
 _BEFORE_NAME = f'"predicateType":"{PREFIX}'
 
 
@@ -107,7 +108,7 @@ def read_fields(data: bytes) -> tuple[Fields, envelope.Envelope]:
         raise EvidenceError(
             "entry-payload-type", f"The envelope's payload type is {sealed.payload_type!r}, not {PAYLOAD_TYPE!r}."
         )
-    kind, subjects, predicate = _read_flat(sealed.payload) or _read(sealed.payload)
+    kind, subjects, predicate = _read_flat(sealed.payload, least=_FEW) or _read(sealed.payload)
     member, did, at = predicate.pop("member"), predicate.pop("did"), predicate.pop("at")
     if did != sealed.did:
         raise EvidenceError("entry-author", f"The entry says that {did} signs, the envelope that {sealed.did} does.")
@@ -118,21 +119,23 @@ def _read(payload: bytes) -> tuple[Kind, dict[str, str], dict[str, Any]]:
     """The kind, the subjects and the predicate of a payload."""
     statement = canonical.loads(payload, limit=LARGE_LIMIT, depth=DEPTH)
     kind, subjects = _check_statement(statement, len(payload))
+    _met[kind.name] += 1
     return kind, subjects, statement["predicate"]
 
 
-def _read_flat(payload: bytes) -> tuple[Kind, dict[str, str], dict[str, Any]] | None:
+def _read_flat(payload: bytes, *, least: int = 0) -> tuple[Kind, dict[str, str], dict[str, Any]] | None:
     """As ``_read``, at a third of its cost, for a payload whose predicate has plain values only, and lists and objects of
     texts: a commitment and most others.
 
-    None where the bytes are not of that form, whatever they are: then ``_read`` says.
+    None where the bytes are not of that form, whatever they are, or ``_read`` has read fewer than ``least`` entries of the
+    kind: then ``_read`` says.
     """
     if len(payload) > LARGE_LIMIT or not payload.isascii():
         return None
     text = payload.decode("ascii")
     start = text.find(_BEFORE_NAME) + len(_BEFORE_NAME)
     kind = KINDS.get(text[start : text.find(":", start)])
-    if kind is None or (len(payload) > LIMIT and not kind.large):
+    if kind is None or (len(payload) > LIMIT and not kind.large) or _met[kind.name] < least:
         return None
     form = _form(kind.name)
     found = form.pattern.fullmatch(text)
@@ -163,6 +166,7 @@ def _write_flat(kind: str, predicate: dict[str, Any], subjects: Mapping[str, str
 
 
 _Read = Callable[[str], Any]
+_met = dict.fromkeys(KINDS, 0)  # how many entries of a kind this process has read without a pattern
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,12 @@ from identity import canonical
 from identity.did import did_from_public_key
 from identity.errors import CredentialError, EvidenceError
 from identity.keys import Signer, verify_signature
+from identity.limits import NOTE_LIMIT
 
 ED25519 = 1
 COSIGNATURE = 4
 
-MAX_NOTE_BYTES = 1 << 18
+MAX_NOTE_BYTES = NOTE_LIMIT
 MAX_SIGNATURES = 256  # a verifier must accept 16
 MAX_LINE_CHARACTERS = 8192  # an ML-DSA-44 signature, which we do not know and pass over, takes 3.3 kB
 MAX_NAME_BYTES = 255

@@ -20,16 +20,20 @@ from chaincode.models import Tensor, model_digest
 from chaincode.optimisers import initial_state, parse_optimiser
 from chaincode.shards import shard_cuts
 from chaincode.threads import in_threads
-from chaincode.vector import vector_length
+from chaincode.vector import SLICE, vector_length
 from identity.errors import EvidenceError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from typing_extensions import Buffer
+
     from chaincode.aggregation import Floats, Sums
     from chaincode.agreement import TensorSpec
     from chaincode.evidence import VerifiedUpdate
     from chaincode.optimisers import Doubles
+
+    Recorded = tuple[str, Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +101,12 @@ def sum_updates(
 
 def finish(
     agreement: Mapping[str, Any], base: Mapping[str, Tensor], total: Sums, weight: int, state: Doubles | None = None, *,
-    threads: int = 1,
+    threads: int = 1, recorded: Recorded | None = None,
 ) -> Result:  # fmt: skip
     """The result of a round from its integer sum, for a caller that had the sum computed in parts.
+
+    `recorded` is a model whose digest the caller has verified: where the result has the same bytes it has that digest, and
+    to compare takes a quarter of the time of hashing.
 
     Raises EvidenceError: model-schema, optimiser-parameters, optimiser-state (a state of another shape, or one
     for an optimiser that has none), sum-length, and what `aggregation.step_model` raises.
@@ -127,9 +134,26 @@ def finish(
         weight=weight,
         sum=root_of(leaves),
         model=model,
-        model_digest=model_digest(model, threads=threads),
+        model_digest=recorded[0] if recorded and _same(model, recorded[1]) else model_digest(model, threads=threads),
         state=following if optimiser.rows else None,
         optimiser=state_digest(following, threads=threads) if optimiser.rows else "",
+    )
+
+
+def _same(model: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    """Whether two models have the same tensors, byte for byte."""
+    return model.keys() == other.keys() and all(
+        (mine.dtype, mine.shape) == (other[name].dtype, other[name].shape) and _same_bytes(mine.data, other[name].data)
+        for name, mine in model.items()
+    )
+
+
+def _same_bytes(one: Buffer, other: Buffer) -> bool:
+    """Compared in pieces that stay in the cache, and without the interpreter's lock."""
+    mine, theirs = np.frombuffer(memoryview(one), np.uint8), np.frombuffer(memoryview(other), np.uint8)
+    return len(mine) == len(theirs) and all(
+        np.array_equal(mine[start : start + SLICE], theirs[start : start + SLICE])
+        for start in range(0, len(mine), SLICE)
     )
 
 

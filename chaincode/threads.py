@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -15,6 +17,14 @@ A = TypeVar("A")
 
 CORES: Final = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 """How many threads can work at once in this process."""
+
+_LEAST = 19  # the nice value of what gets a core when nobody else wants it
+
+
+def stand_back() -> None:
+    """Have this thread work where no other thread has work, on a system that ranks threads one by one; else do nothing."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LEAST)
 
 
 def in_threads(work: Callable[[A], T], items: Iterable[A], threads: int = CORES) -> list[T]:

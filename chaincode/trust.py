@@ -9,12 +9,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from chaincode import notes
+from chaincode import artefacts, notes
 from chaincode.files import read_bounded
 from chaincode.notes import Verifier
 from identity.errors import EvidenceError
 
-KEY_FILE = "federation.vkey"
+KEY_FILE = artefacts.KEY_FILE
 LIMIT = 1024
 """Bytes of a key file at most: a log's name has 255, its key and the id 120."""
 

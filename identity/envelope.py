@@ -12,14 +12,13 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final
 
-from identity import canonical
+from identity import canonical, limits
 from identity.did import public_key_from_did
 from identity.errors import CredentialError, EvidenceError
 from identity.keys import SIGNATURE_LENGTH, Identity, verify_signature
 
-PAYLOAD_LIMIT: Final = 1 << 20
-# The largest payload in base64, and room for the type, the keyid, the signature and the punctuation.
-ENVELOPE_LIMIT: Final = (PAYLOAD_LIMIT + 2) // 3 * 4 + 1024
+PAYLOAD_LIMIT: Final = limits.PAYLOAD_LIMIT
+ENVELOPE_LIMIT: Final = limits.ENVELOPE_LIMIT
 _TYPE: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _DEPTH: Final = 3
 

@@ -47,22 +47,23 @@ def audit(
         channel.trust(key if isinstance(key, ChannelKey) else None)
     observer = source.observer()
     engine = _engine() if recompute else None  # loads while the observer's threads already hash
-    # (1, 3, 4) one pass over the log; then the container against it
+    # (1, 3, 4) one pass over the log
     replayed = replay(
         source.entries(), observer, progress, form=drafts[3], rules=drafts[4], whole=drafts[1],
         opening=opened if channel is None else channel.opened,
     )  # fmt: skip
+    # (5, 6) the people
+    check_credentials(drafts[5], source, replayed.facts, progress)
+    check_signatures(drafts[6], replayed.facts)
+    # (7, 8) the work
+    check_rounds(drafts[7], drafts[8], source, replayed.facts, engine=engine, progress=progress)
+    # (1) the container against the log: after the work, beside which the observer's threads still hash
     for number, finding in observer.finish(replayed.leaves, Encoded(replayed.state)):
         drafts[number].add(finding)
     _describe(drafts, replayed)
     trusted = _check_log(drafts[1], source, replayed, key)
     # (2) what only an outsider's memory can show
     check_outside(drafts[2], replayed, trusted, head)
-    # (5, 6) the people
-    check_credentials(drafts[5], source, replayed.facts, progress)
-    check_signatures(drafts[6], replayed.facts)
-    # (7, 8) the work
-    check_rounds(drafts[7], drafts[8], source, replayed.facts, engine=engine, progress=progress)
     # (9, 10) what left the federation, and who watched
     check_release(drafts[9], source, replayed, trusted)
     check_witnesses(drafts[10], replayed, trusted)

@@ -9,7 +9,8 @@ from typing import Final
 from chaincode import artefacts
 from chaincode.audit.channel_source import ChannelSource
 from chaincode.audit.export import artefact_bodies, artefact_body, body
-from chaincode.bundle import Body, File, write_bundle
+from chaincode.bundle import File
+from chaincode.bundle_writer import Body, write_bundle
 from chaincode.checkpoints import Checkpoint, stated_head
 from chaincode.entries import Entry, open_entry
 from chaincode.log import leaf_hash, root

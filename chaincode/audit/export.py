@@ -16,7 +16,8 @@ from chaincode import artefacts, notes
 from chaincode.audit.folder_source import FolderSource
 from chaincode.audit.source import Source
 from chaincode.blobs import chunk_root
-from chaincode.bundle import Body, File, write_bundle
+from chaincode.bundle import File
+from chaincode.bundle_writer import Body, write_bundle
 from chaincode.checkpoints import parse_checkpoint
 from chaincode.entries import Entry, open_entry
 from chaincode.models import model_digest, read_safetensors

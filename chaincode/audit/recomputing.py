@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What of an audit needs numpy. Loaded only where recomputation is asked for: nothing else here may import it."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chaincode import aggregation
 from chaincode.agreement import TensorSpec
@@ -12,6 +14,9 @@ from chaincode.recompute import Result, load_state, sum_updates
 from chaincode.recompute import finish as finish_round
 from chaincode.threads import CORES
 from chaincode.update import check_range
+
+if TYPE_CHECKING:
+    from chaincode.recompute import Recorded
 
 __all__ = ["add", "check_range", "finish", "load_state"]
 
@@ -25,6 +30,9 @@ def add(total: Any, updates: Sequence[VerifiedUpdate], specs: Sequence[TensorSpe
     return part if total is None else aggregation.add([total, part])
 
 
-def finish(terms: Mapping[str, Any], base: Mapping[str, Tensor], total: Any, weight: int, state: Any) -> Result:
+def finish(
+    terms: Mapping[str, Any], base: Mapping[str, Tensor], total: Any, weight: int, state: Any, *,
+    recorded: Recorded | None,
+) -> Result:  # fmt: skip
     """The result of a round. Raises EvidenceError as ``recompute.finish`` does."""
-    return finish_round(terms, base, total, weight, state, threads=CORES)
+    return finish_round(terms, base, total, weight, state, threads=CORES, recorded=recorded)

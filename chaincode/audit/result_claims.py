@@ -42,7 +42,10 @@ class Engine(Protocol):
 
     def check_range(self, body: memoryview, specs: Sequence[TensorSpec], encoding: str) -> None: ...
     def add(self, total: Any, updates: Sequence[VerifiedUpdate], specs: Sequence[TensorSpec], rule: str) -> Any: ...
-    def finish(self, terms: Mapping[str, Any], base: Model, total: Any, weight: int, state: Any) -> Outcome: ...
+    def finish(
+        self, terms: Mapping[str, Any], base: Model, total: Any, weight: int, state: Any, *,
+        recorded: tuple[str, Model] | None,
+    ) -> Outcome: ...  # fmt: skip
     def load_state(self, terms: Mapping[str, Any], data: memoryview) -> Any: ...
 
 
@@ -119,7 +122,8 @@ class Results:
             return
         ready, state = self._state(engine, stack)
         if ready:
-            self.last = engine.finish(self.terms, base, self.total, attempt.examples, state)
+            recorded = None if model is None else (attempt.model, model)
+            self.last = engine.finish(self.terms, base, self.total, attempt.examples, state, recorded=recorded)
             self._compare(self.last, model)
 
     def conclude(self) -> None:

@@ -74,6 +74,7 @@ def show(table: Table) -> None:
 def main(given: Sequence[str]) -> int:
     """Measure, show, and write."""
     chosen, began = arguments(given), time.monotonic()
+    machine.compile_ours()
     parts = chosen.only.split(",")
     results = Results(machine.describe(flower_python(chosen.flower)), quick=chosen.quick)
     if "compare" in parts:

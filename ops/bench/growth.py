@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ops.bench import growth_scale
+from ops.bench import growth_scale, machine
 from ops.bench.growth_lengths import LengthPoint, measure_lengths
 from ops.bench.growth_plots import plot
 from ops.bench.growth_runs import RunPoint, measure_parameters, measure_sites
@@ -179,6 +179,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(CURVES), help=f"some of {', '.join(CURVES)}")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the plots and the data go")
     given = parser.parse_args()
+    machine.compile_ours()
     growth = run_growth(given.quick, only=given.only.split(","), tell=lambda point: print(point, flush=True))
     print(render(growth, given.results))
     for judged in growth_rows(growth):

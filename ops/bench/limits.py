@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from ops.bench import ledgers, limits_round, limits_start
+from ops.bench import ledgers, limits_round, limits_start, machine
 from ops.bench.ledgers import Length
 from ops.bench.limits_bytes import byte_rows
 from ops.bench.limits_ledger import LONG, QUICK_LONG, ledger_rows, replay_rows
@@ -78,6 +78,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(PARTS), help=f"some of {', '.join(PARTS)}")
     parser.add_argument("--no-profile", action="store_true", help="no profile of what was missed")
     given = parser.parse_args()
+    machine.compile_ours()
     rows = run_limits(given.quick, only=given.only.split(","), tell=lambda row: print(line(row), flush=True))
     if not given.no_profile:
         for text in profiles(rows, given.quick):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The machine that a benchmark ran on, as a reader needs it; no names of hosts, users or folders."""
 
+import compileall
 import json
 import platform
 import subprocess
@@ -18,6 +19,8 @@ _ASK = (
     "print(json.dumps({name: version(name) for name in sys.argv[1:]}))"
 )
 _KIB = 1024
+_ROOT = Path(__file__).resolve().parents[2]
+_PACKAGES = ("identity", "chaincode", "participant", "coordinator", "ops")
 
 
 def describe(flower: Path | None) -> dict[str, object]:
@@ -37,6 +40,13 @@ def versions(python: Path, names: Sequence[str]) -> Mapping[str, str]:
     """The versions of packages in another environment. Raises OSError or CalledProcessError where it has them not."""
     asked = subprocess.run([str(python), "-c", _ASK, *names], capture_output=True, text=True, check=True)
     return dict(json.loads(asked.stdout))
+
+
+def compile_ours(root: Path = _ROOT) -> None:
+    """Have our own modules compiled as an installation has them, and everybody else's here are: where the environment keeps
+    Python from writing bytecode (PYTHONDONTWRITEBYTECODE), each process would compile all of our source anew."""
+    for name in _PACKAGES:
+        compileall.compile_dir(root / name, quiet=1)
 
 
 def _installed(names: Sequence[str]) -> Mapping[str, str]:

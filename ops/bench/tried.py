@@ -46,12 +46,19 @@ The leading process makes, signs, opens, judges and stores an entry for each sit
 Tried without gain: fewer indexes in the ledger (0.91); many rows in one INSERT (1.00).""",
     "audit of that round": """\
 An audit hashes more than the bundle: each file for the bundle's index, each update's chunks for its commitment, the base and
-the two models, and the sum: 1,160 MB for a bundle of 520. On two cores that is some 310 ms, mapping the pages 65 and the sums
-65, nothing started yet. Kept were: hashing from the first millisecond, while the program loads; sums in binary64 where they are
-exact; no second pass for the range; an exit without a last look for garbage.
-Tried without gain: slices of 2^13 to 2^18 elements for the sum (97, 79, 70, 68, 67, 76 ms; it is 2^16); a BLAS product (48 ms to
-55, if its own threads are held to one, which they are not in a process that trains); products of mixed types (70 ms); verifying
-by shards in threads (361 ms to 299).""",
+two models, and the sum: 1,120 MB for a bundle of 520. All of it is 1.35 to 1.4 s of the processor (360 ms to hash the bundle on
+that day), 250 ms of them to load the program and numpy; both cores would be busy for 0.7 s, and are for nine tenths of 0.77 s. The first
+45 ms are one core's: Python starts, and reads what reads a bundle.
+Kept were: modules compiled beforehand (340 ms to start and judge a small bundle, 250 with them); hashing before the command line
+is loaded, by threads that stand back for whoever judges (1,076 ms to 769 in turns; of which the standing back some 50); the
+index held against the bodies after the claims about the work; the recomputed model compared with the recorded one; patterns
+only for kinds that are read often (17 ms); sums in binary64 where they are exact; no second pass for the range; an exit
+without a last look for garbage.
+Tried without gain: hashing earlier by threads of the usual rank, which is done when the sums could have used it (0.82 to 0.84
+s before and after); no huge pages for numpy (NUMPY_MADVISE_HUGEPAGE=0: 0.76 to 0.82 s beside 0.74 to 0.90 in the quiet
+turns); mapping all pages at once (11 ms for 18); slices of 2^13 to 2^18 elements for the sum (97, 79, 70, 68, 67, 76 ms; it is
+2^16); a BLAS product (48 ms to 55, if its own threads are held to one, which they are not in a process that trains); products
+of mixed types (70 ms); verifying by shards in threads (361 ms to 299).""",
 }
 """By a part of the goal's name."""
 WHEN = "figures of earlier runs, from when it was tried, on two cores"

@@ -4,17 +4,15 @@
 What the commands do is in ``ops.audits``, loaded when a command runs: a bundle is hashed meanwhile.
 """
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from chaincode.bundle import Bundle, is_bundle, open_bundle
-from identity.errors import EvidenceError
 from ops import settings
+from ops.ahead import Begun, open_ahead
 from ops.options import JsonOption, PathAndEntry, PathArgument
 
 app = typer.Typer(add_completion=False)
@@ -49,12 +47,14 @@ def commands() -> None:
 
 @app.command()
 def verify(
-    path: PathArgument = None, head: HeadOption = None, key: KeyOption = None, recompute: RecomputeOption = True,
+    ctx: typer.Context, path: PathArgument = None, head: HeadOption = None, key: KeyOption = None, recompute: RecomputeOption = True,
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
     """Judge every claim about a run or a bundle, or a proof file of one entry, with what each rests on."""
     settings.prepare_numpy()
-    with _hashing(path) as bundle:
+    with ExitStack() as stack:
+        begun: Begun = ctx.obj or {}
+        bundle = None if path is None else (begun or open_ahead(path, stack)).get(path)
         code = _audits().verify(path, bundle, head=head, key=key, recompute=recompute, as_json=as_json)
     if code:
         raise typer.Exit(code)
@@ -81,14 +81,3 @@ def keep_head(out: OutOption, path: PathArgument = None) -> None:
 def _audits() -> Any:
     """What the commands do."""
     return import_module("ops.audits")
-
-
-@contextmanager
-def _hashing(path: str | None) -> Iterator[Bundle | None]:
-    """The bundle at PATH, which threads hash from now on; None where there is none that can be opened."""
-    with ExitStack() as stack:
-        bundle = None
-        with suppress(EvidenceError, OSError):  # which the audit itself will report
-            if path is not None and is_bundle(Path(path)):
-                bundle = stack.enter_context(open_bundle(Path(path), ahead=True))
-        yield bundle

@@ -22,7 +22,7 @@ from chaincode.audit.bundle_source import bundle_source
 from chaincode.audit.export import export
 from chaincode.audit.folder_source import folder_source
 from chaincode.blobs import BlobStore, Header, chunk_root
-from chaincode.bundle import write_bundle
+from chaincode.bundle_writer import write_bundle
 from chaincode.checkpoints import Checkpoint, sign_checkpoint
 from chaincode.evidence import Commitment, verify_update
 from chaincode.ledgers.sqlite import SqliteLedger

@@ -240,7 +240,7 @@ def test_a_large_cohort_is_summed_in_parts(tmp_path: Path, monkeypatch: pytest.M
 CODE = """
 import sys
 from pathlib import Path
-from ops import cli
+from ops import command_line as cli
 code = cli.run(["audit", "verify", {path!r}, "--json", *{options!r}])
 heavy = sorted({{name.partition(".")[0] for name in sys.modules}} & {{"numpy", "torch", "ray", "fastapi", "didkit", "sklearn"}})
 sys.stderr.write(f"{{code}} {{heavy}}")

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chaincode import artefacts, bundle
-from chaincode.bundle import Bundle, is_bundle, open_bundle, parse_bundle, write_bundle
+from chaincode.bundle import Bundle, is_bundle, open_bundle, parse_bundle
+from chaincode.bundle_writer import write_bundle
 from identity import canonical
 from identity.errors import EvidenceError
 

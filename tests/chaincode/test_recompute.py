@@ -200,6 +200,26 @@ def test_rounds_go_on_from_the_recorded_state(tmp_path: Path) -> None:
     assert forgotten.model_digest != results[1].model_digest
 
 
+def test_a_recorded_model_of_the_same_bytes_gives_its_digest_and_another_one_does_not(tmp_path: Path) -> None:
+    terms = agreement(AVG)
+    base, updates = run_round(tmp_path, terms)
+    specs, weight = tensor_specs(terms), sum(u.commitment.weight for u in updates)
+    found = finish(terms, base, sum_updates(updates, specs), weight)
+
+    def given(model: dict[str, Tensor]) -> str:
+        return finish(terms, base, sum_updates(updates, specs), weight, recorded=("as recorded", model)).model_digest
+
+    model = {name: Tensor(t.dtype, t.shape, bytes(t.data)) for name, t in found.model.items()}
+    assert given(model) == "as recorded"
+    for name, tensor in model.items():
+        raw = bytes(tensor.data)
+        last = raw[:-1] + bytes([raw[-1] ^ 1])
+        for other in (Tensor(tensor.dtype, tensor.shape, last), Tensor(tensor.dtype, (*tensor.shape, 1), raw)):
+            assert given({**model, name: other}) == found.model_digest
+    assert given(dict(list(model.items())[1:])) == found.model_digest
+    assert given({**model, "more": next(iter(model.values()))}) == found.model_digest
+
+
 def test_vectors_and_models_convert_both_ways() -> None:
     specs, base = tensor_specs(agreement(AVG)), initial_model()
     vector = to_vector(base, specs)

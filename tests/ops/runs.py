@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from chaincode import artefacts, bundle, models, notes, proofs, trust
+from chaincode import artefacts, bundle_writer, models, notes, proofs, trust
 from chaincode.ledgers.sqlite import SqliteLedger
 from identity.did import public_key_from_did
 from identity.errors import Rejected
-from ops import cli
+from ops import command_line as cli
 from ops.run_folder import RunFolder
 from tests.chaincode.contract.world import World, key
 
@@ -115,5 +115,5 @@ def write_evidence(path: Path, run: RunFolder) -> Path:
             artefacts.ENTRIES: [envelope + b"\n" for envelope in ledger.entries()],
             trust.KEY_FILE: [run.key_file.read_bytes()],
         }
-    bundle.write_bundle(path, [(name, partial(_Body, body)) for name, body in bodies.items()])
+    bundle_writer.write_bundle(path, [(name, partial(_Body, body)) for name, body in bodies.items()])
     return path

@@ -13,7 +13,7 @@ from chaincode.audit import audit
 from chaincode.audit.bundle_source import bundle_source
 from chaincode.audit.folder_source import folder_source
 from chaincode.ledgers.sqlite import SqliteLedger
-from ops.bench import growth, growth_scale, ledgers, limits, limits_ledger, limits_round
+from ops.bench import growth, growth_scale, ledgers, limits, limits_crypto, limits_ledger, limits_round, machine
 from ops.bench.growth import Growth
 from ops.bench.growth_lengths import Appender, LengthPoint
 from ops.bench.growth_runs import RunPoint
@@ -113,6 +113,13 @@ def test_hashing_in_parts_covers_every_byte():
     data = memoryview(bytes(range(256)) * 41)
     assert b"".join(cut(data, 3)) == bytes(data)
     assert hash_seconds(cut(data, 3), 3) > 0
+
+
+def test_bytes_to_hash_are_dealt_out_in_as_few_parts_as_there_are_threads(monkeypatch):
+    dealt = []
+    monkeypatch.setattr(limits_crypto, "_hash", dealt.append)
+    hash_seconds([b"%d" % number for number in range(7)], 2)
+    assert sorted(dealt) == [[b"0", b"2", b"4", b"6"], [b"1", b"3", b"5"]]
 
 
 # Ledgers
@@ -273,3 +280,11 @@ def test_a_hundred_thousand_sites_are_reckoned_from_the_curves():
     # train / cores, then the ten coordinators side by side, then 400 GB through 1.25 GB/s
     assert one.wall == pytest.approx(2030 / 16 + 3 + 400.04 / 1.25)
     assert ten.wall == pytest.approx(2030 / 160 + 3 + 40.004 / 1.25)
+
+
+def test_our_own_modules_are_compiled_like_everybody_elses(tmp_path):
+    source = tmp_path / "chaincode" / "rules" / "one.py"
+    source.parent.mkdir(parents=True)
+    source.write_text("made = 1\n")
+    machine.compile_ours(tmp_path)
+    assert list(source.parent.glob("__pycache__/one.*.pyc"))

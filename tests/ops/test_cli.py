@@ -22,7 +22,8 @@ from identity.errors import (
     Unavailable,
     UsageError,
 )
-from ops import cli, output
+from ops import command_line as cli
+from ops import output
 from tests.ops.runs import Terminal
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,7 +51,7 @@ def test_each_command_has_help(terminal: Terminal, name: str) -> None:
 
 def test_help_names_every_command_and_loads_none() -> None:
     code = (
-        "import sys, ops.cli; code = ops.cli.run(['--help']);"
+        "import sys, ops.command_line; code = ops.command_line.run(['--help']);"
         "print(sorted(m for m in sys.modules if m.startswith('ops.commands.') or m in {'torch', 'ray', 'numpy', 'cryptography'}));"
         "sys.exit(code)"
     )

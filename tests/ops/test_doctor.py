@@ -65,7 +65,7 @@ def test_settings_that_are_wrong_or_unknown(terminal: Terminal, monkeypatch: pyt
 def test_another_package_of_our_name_is_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "coordinator").mkdir()
     (tmp_path / "coordinator" / "__init__.py").touch()
-    code = f"import sys; sys.path[:0] = [{str(ROOT)!r}]; from ops import cli; sys.path[:0] = [{str(tmp_path)!r}]; sys.exit(cli.run(['doctor']))"
+    code = f"import sys; sys.path[:0] = [{str(ROOT)!r}]; from ops import command_line as cli; sys.path[:0] = [{str(tmp_path)!r}]; sys.exit(cli.run(['doctor']))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd="/", capture_output=True, text=True, timeout=60, check=False
     )
@@ -75,7 +75,7 @@ def test_another_package_of_our_name_is_in_the_way(tmp_path: Path) -> None:
 
 def test_it_imports_none_of_what_it_looks_for() -> None:
     code = (
-        "import sys; from ops import cli; cli.run(['doctor']);"
+        "import sys; from ops import command_line as cli; cli.run(['doctor']);"
         "print(sorted({'torch', 'ray', 'numpy', 'sklearn', 'didkit'} & set(sys.modules)))"
     )
     done = subprocess.run(

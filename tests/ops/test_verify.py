@@ -113,7 +113,7 @@ def test_missing_files(terminal: Terminal, run: RunFolder, elsewhere: Path) -> N
 
 LOADED = """
 import sys
-from ops import cli
+from ops import command_line as cli
 code = cli.run(sys.argv[1:])
 print(sorted({m.split(".")[0] for m in sys.modules} & {"torch", "numpy", "ray", "fastapi", "safetensors", "sklearn", "didkit", "sqlite3"}))
 sys.exit(code)

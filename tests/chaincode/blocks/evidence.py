@@ -13,7 +13,7 @@ from chaincode.audit.bundle_source import bundle_source
 from chaincode.audit.channel_export import export_channel
 from chaincode.audit.channel_source import ChannelSource, NoObserver
 from chaincode.blocks.pinning import make_channel_key
-from chaincode.bundle import write_bundle
+from chaincode.bundle_writer import write_bundle
 from chaincode.channel_key import ChannelKey, format_channel_key
 from chaincode.trust import KEY_FILE
 from tests.chaincode.blocks.recordings import Blocks, recording

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The short way of reading and writing a statement, held to the general one: the same entry, or the same refusal."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -52,6 +53,14 @@ _SCRAPS = [
 ]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _from_the_first_entry_on() -> Iterator[None]:
+    """The short way is otherwise taken when a process has met many entries of a kind."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(entries, "_FEW", 0)
+        yield
+
+
 def outcome(call: Any, *arguments: Any, **named: Any) -> object:
     try:
         return call(*arguments, **named)
@@ -62,7 +71,7 @@ def outcome(call: Any, *arguments: Any, **named: Any) -> object:
 def generally(call: Any, *arguments: Any, **named: Any) -> object:
     """What comes of it without the short way."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(entries, "_read_flat", lambda payload: None)
+        patch.setattr(entries, "_read_flat", lambda payload, least=0: None)
         return outcome(call, *arguments, **named)
 
 
@@ -130,3 +139,15 @@ def test_what_cannot_be_written_is_refused_alike_both_ways(kind: str) -> None:
     for other in ("nothing", "", '"', "\ud800", "open"):
         named = {"member": entry.member, "at": 1, "subjects": entry.subjects, "body": entry.body, "signer": signer}
         assert outcome(make_entry, other, **named) == generally(make_entry, other, **named)
+
+
+def test_a_pattern_is_made_for_a_kind_that_is_read_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = list[str]()
+    form = entries._form
+    monkeypatch.setattr(entries, "_form", lambda name: (made.append(name), form(name))[1])
+    monkeypatch.setattr(entries, "_FEW", 3)
+    monkeypatch.setattr(entries, "_met", dict.fromkeys(entries._met, 0))
+    entry = SAMPLES["sign"]
+    for number in range(5):
+        assert open_entry(entry.envelope) == entry
+        assert len(made) == max(0, number - 2)
