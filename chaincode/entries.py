@@ -63,7 +63,15 @@ Fields = tuple[str, str, str, str, int, dict[str, str], dict[str, Any]]
 def make_entry(
     kind: str, *, member: str, at: int, subjects: Mapping[str, str], body: Mapping[str, Any], signer: Identity
 ) -> bytes:
-    """The signed envelope of an entry.
+    """The signed envelope of an entry. Raises as ``write_entry``, and EvidenceError(envelope-signature)."""
+    unsigned = write_entry(kind, member=member, at=at, subjects=subjects, body=body, signer=signer)
+    return unsigned.sealed(unsigned.sign())
+
+
+def write_entry(
+    kind: str, *, member: str, at: int, subjects: Mapping[str, str], body: Mapping[str, Any], signer: Identity
+) -> envelope.Unsigned:
+    """An entry that is still to be signed.
 
     Raises:
         EvidenceError: ``entry-*`` or ``json-*`` where the statement would not be accepted by ``open_entry``.
@@ -79,7 +87,7 @@ def make_entry(
         }
         payload = canonical.dumps(statement)
         _check_statement(statement, len(payload))
-    return envelope.seal(payload, PAYLOAD_TYPE, signer)
+    return envelope.Unsigned(payload, PAYLOAD_TYPE, signer)
 
 
 def open_entry(data: bytes) -> Entry:

@@ -50,26 +50,45 @@ def pae(payload_type: str, payload: bytes) -> bytes:
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 
 
-def seal(payload: bytes, payload_type: str, signer: Identity) -> bytes:
-    """The canonical bytes of an envelope over `payload`, signed by `signer`.
+@dataclass(frozen=True, slots=True)
+class Unsigned:
+    """What an envelope is to hold, and who is to sign it.
 
-    Raises EvidenceError: envelope-type, envelope-payload (beyond 1 MiB), envelope-signature (the signer did
-    not answer with 64 bytes).
+    Raises EvidenceError: envelope-type, envelope-payload (beyond 1 MiB).
     """
-    _check_type(payload_type)
-    if len(payload) > PAYLOAD_LIMIT:
-        raise EvidenceError("envelope-payload", f"A payload of {len(payload)} bytes; at most {PAYLOAD_LIMIT}.")
-    signature = signer.sign(pae(payload_type, payload))
-    if len(signature) != SIGNATURE_LENGTH:
-        raise EvidenceError("envelope-signature", f"The signer of {signer.did} answered with {len(signature)} bytes.")
-    body, sig = canonical.b64encode(payload), canonical.b64encode(signature)
-    plain = (
-        f'{{"payload":"{body}","payloadType":"{payload_type}","signatures":[{{"keyid":"{signer.did}","sig":"{sig}"}}]}}'
-    )
-    if _PLAIN.fullmatch(plain, len(_BEFORE) + len(body)):
-        return plain.encode("ascii")
-    signatures = [{"keyid": signer.did, "sig": sig}]
-    return canonical.dumps({"payload": body, "payloadType": payload_type, "signatures": signatures})
+
+    payload: bytes
+    payload_type: str
+    signer: Identity
+
+    def __post_init__(self) -> None:
+        _check_type(self.payload_type)
+        if len(self.payload) > PAYLOAD_LIMIT:
+            message = f"A payload of {len(self.payload)} bytes; at most {PAYLOAD_LIMIT}."
+            raise EvidenceError("envelope-payload", message)
+
+    def sign(self) -> bytes:
+        """The signer's signature. Raises EvidenceError(envelope-signature): the signer did not answer with 64 bytes."""
+        signature = self.signer.sign(pae(self.payload_type, self.payload))
+        if len(signature) != SIGNATURE_LENGTH:
+            message = f"The signer of {self.signer.did} answered with {len(signature)} bytes."
+            raise EvidenceError("envelope-signature", message)
+        return signature
+
+    def sealed(self, signature: bytes) -> bytes:
+        """The canonical bytes of the envelope with a signature that ``sign`` has made."""
+        body, sig, did = canonical.b64encode(self.payload), canonical.b64encode(signature), self.signer.did
+        plain = f'{{"payload":"{body}","payloadType":"{self.payload_type}","signatures":[{{"keyid":"{did}","sig":"{sig}"}}]}}'
+        if _PLAIN.fullmatch(plain, len(_BEFORE) + len(body)):
+            return plain.encode("ascii")
+        signatures = [{"keyid": did, "sig": sig}]
+        return canonical.dumps({"payload": body, "payloadType": self.payload_type, "signatures": signatures})
+
+
+def seal(payload: bytes, payload_type: str, signer: Identity) -> bytes:
+    """The canonical bytes of an envelope over `payload`, signed by `signer`. Raises as ``Unsigned`` and its ``sign``."""
+    unsigned = Unsigned(payload, payload_type, signer)
+    return unsigned.sealed(unsigned.sign())
 
 
 def parse(data: bytes, *, limit: int = ENVELOPE_LIMIT) -> Envelope:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from chaincode.place import Place
 from chaincode.state import Result
+from identity.envelope import Unsigned
 from ops.sites import SiteAgent
 from participant.agent import RoundView
 from participant.ports import TrainFailure, TrainOrder, TrainResult
@@ -32,7 +33,7 @@ class Honest:
         """As the site."""
         return self.agent.order(view)
 
-    def answer(self, view: RoundView, result: TrainResult | TrainFailure) -> bytes | None:
+    def answer(self, view: RoundView, result: TrainResult | TrainFailure) -> Unsigned | None:
         """As the site."""
         return self.agent.answer(view, result)
 
@@ -67,7 +68,7 @@ class Tampering(Honest):
 class Silent(Honest):
     """Trains, and then is not heard of again in the round."""
 
-    def answer(self, view: RoundView, result: TrainResult | TrainFailure) -> bytes | None:
+    def answer(self, view: RoundView, result: TrainResult | TrainFailure) -> Unsigned | None:
         """Nothing, in the fault's round."""
         return None if view.head.round == self.round else self.agent.answer(view, result)
 

@@ -4,11 +4,12 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from chaincode.author import Clock, demand, read_all, submit
+from chaincode.author import Clock, demand, read_all, seal_all, submit
 from chaincode.ledgers import Ledger
 from chaincode.place import Place
 from chaincode.state import Attestation, Result, attest_key, result_key
 from coordinator.ports import Answer
+from identity.envelope import Unsigned
 from identity.errors import CredentialError, Rejected
 from participant.agent import RoundView, read_round
 from participant.outbox import Outbox
@@ -21,7 +22,7 @@ class SiteAgent(Protocol):
     @property
     def site(self) -> str: ...
     def order(self, view: RoundView) -> TrainOrder | None: ...
-    def answer(self, view: RoundView, result: TrainResult | TrainFailure) -> bytes | None: ...
+    def answer(self, view: RoundView, result: TrainResult | TrainFailure) -> Unsigned | None: ...
     def decline(self, view: RoundView, reason: str) -> bytes: ...
     def attest(self, round_: int, result: Result, sum_: str, model: str) -> bytes: ...
     def deliver(self, view: RoundView) -> Place | None: ...
@@ -59,8 +60,11 @@ class SimulatedSites:
         if refused:
             yield refused
         for results in self._trainer.train(orders, seconds=max(0, until - self._clock())):
-            if answers := [answer for result in results if (answer := self._answer(view, result))]:
-                yield answers
+            written = [(result, self._agents[result.member].answer(view, result)) for result in results]
+            spoken = [(result, entry) for result, entry in written if entry is not None]  # a silent site signs nothing
+            if spoken:
+                envelopes = seal_all([entry for _, entry in spoken])
+                yield [_answer(result, data) for (result, _), data in zip(spoken, envelopes, strict=True)]
 
     def deliver(self, agreement: str, members: Sequence[str]) -> Mapping[str, Place]:
         """What each of the members delivers of the sealed round."""
@@ -85,14 +89,12 @@ class SimulatedSites:
         """Clear the outbox."""
         self._outbox.clean()
 
-    def _answer(self, view: RoundView, result: TrainResult | TrainFailure) -> Answer | None:
-        """What a site signs about its training; None from a silent one."""
-        envelope = self._agents[result.member].answer(view, result)
-        if envelope is None:
-            return None
-        facts: dict[str, Any] = {"site": result.site}
-        if isinstance(result, TrainFailure):
-            facts |= {"code": result.code, "message": result.message}
-            return Answer(result.member, "declined", "site-failed", facts, envelope)
-        facts |= {"examples": result.examples, "metrics": result.metrics}
-        return Answer(result.member, "committed", "site-committed", facts, envelope)
+
+def _answer(result: TrainResult | TrainFailure, envelope: bytes) -> Answer:
+    """What a site has signed about its training."""
+    facts: dict[str, Any] = {"site": result.site}
+    if isinstance(result, TrainFailure):
+        facts |= {"code": result.code, "message": result.message}
+        return Answer(result.member, "declined", "site-failed", facts, envelope)
+    facts |= {"examples": result.examples, "metrics": result.metrics}
+    return Answer(result.member, "committed", "site-committed", facts, envelope)

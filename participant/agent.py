@@ -20,6 +20,7 @@ from chaincode.place import Place
 from chaincode.rules.common import absence, standing
 from chaincode.state import Federation, Head, Member, Party, Result, Seat, Terms
 from identity import credentials
+from identity.envelope import Unsigned
 from identity.errors import CredentialError, Rejected
 from participant.outbox import Outbox
 from participant.ports import TrainFailure, TrainOrder, TrainResult
@@ -151,20 +152,25 @@ class Agent:
         )  # fmt: skip
         return TrainOrder(self.site, self._agreement["task"]["seed"], header, str(self.outbox.folder))
 
-    def answer(self, view: RoundView, result: TrainResult | TrainFailure) -> bytes:
-        """The signed commitment to a trained update, or the refusal of the seat where training gave none."""
+    def answer(self, view: RoundView, result: TrainResult | TrainFailure) -> Unsigned:
+        """The commitment to a trained update, or the refusal of the seat where training gave none; still to be signed."""
         if isinstance(result, TrainFailure):
-            return self.decline(view, "no-data" if result.code == "no-data" else "training-failed")
+            return self._declining(view, "no-data" if result.code == "no-data" else "training-failed")
         body = {**_place(view), "size": result.size, "examples": result.examples,
                 "metrics": dict(result.metrics) if view.terms.share_metrics else None}  # fmt: skip
-        return self.author.entry(
+        return self.author.write(
             "commit", self._at(view), body, agreement=view.agreement, subjects={"update": result.digest}
         )
 
     def decline(self, view: RoundView, reason: str) -> bytes:
         """The statement that this site does not take part in the attempt, with a reason of ``kinds.DECLINES``."""
-        body = {**_place(view), "reason": reason}
-        return self.author.entry("decline", self._at(view), body, agreement=view.agreement)
+        unsigned = self._declining(view, reason)
+        return unsigned.sealed(unsigned.sign())
+
+    def _declining(self, view: RoundView, reason: str) -> Unsigned:
+        return self.author.write(
+            "decline", self._at(view), {**_place(view), "reason": reason}, agreement=view.agreement
+        )
 
     def deliver(self, view: RoundView) -> Place | None:
         """Where the committed blob is, once the ledger says that the round is sealed with this site in it; else None."""

@@ -4,6 +4,7 @@
 import pytest
 
 from chaincode.chunks import chunk_root
+from identity.envelope import Unsigned
 from ops.simulate import Honest
 from participant.agent import RoundView
 from participant.ports import TrainFailure, TrainResult
@@ -16,7 +17,7 @@ class Poisoning(Honest):
     federated: Federated
     packed = False
 
-    def answer(self, view: RoundView, result: TrainResult | TrainFailure) -> bytes | None:
+    def answer(self, view: RoundView, result: TrainResult | TrainFailure) -> Unsigned | None:
         assert isinstance(result, TrainResult)
         if view.head.round == 1:
             blobs, other = Poisoning.federated.blobs, bytes(result.size)

@@ -7,6 +7,7 @@ import pytest
 
 from chaincode.place import Place
 from coordinator.steps import Event
+from identity.envelope import Unsigned
 from identity.errors import Rejected
 from ops.simulate import Honest, Silent, Tampering
 from participant.agent import RoundView
@@ -50,7 +51,7 @@ class Copying(Honest):
 
     victim: TrainResult | None = None
 
-    def answer(self, view: RoundView, result: TrainResult | TrainFailure) -> bytes | None:
+    def answer(self, view: RoundView, result: TrainResult | TrainFailure) -> Unsigned | None:
         assert Copying.victim is not None
         return self.agent.answer(view, Copying.victim)
 
@@ -63,7 +64,7 @@ class Copying(Honest):
 class Copied(Honest):
     """The site whose update is copied."""
 
-    def answer(self, view: RoundView, result: TrainResult | TrainFailure) -> bytes | None:
+    def answer(self, view: RoundView, result: TrainResult | TrainFailure) -> Unsigned | None:
         assert isinstance(result, TrainResult)
         Copying.victim = result
         return self.agent.answer(view, result)
@@ -104,7 +105,7 @@ def test_a_link_is_no_delivery_and_holds_nobody_up(make: Make) -> None:
 class Failing(Honest):
     """Its training fails."""
 
-    def answer(self, view: RoundView, result: TrainResult | TrainFailure) -> bytes | None:
+    def answer(self, view: RoundView, result: TrainResult | TrainFailure) -> Unsigned | None:
         return self.agent.answer(view, TrainFailure(self.site, result.member, "training-failed", "out of memory"))
 
 
