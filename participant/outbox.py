@@ -14,7 +14,6 @@ from typing import BinaryIO
 
 from chaincode.packs import Packs, write_packs
 from chaincode.place import Place
-from chaincode.writeback import start_writing_back
 
 _OURS = re.compile(r"[0-9a-f]{64}(\.pack|\.tampered)?|update-[0-9a-f]{16}|\..*\.pack\..*")
 """The names of what is written here, and of what is written on the way to it."""
@@ -43,8 +42,6 @@ class Outbox:
         unnamed, name = f"update-{secrets.token_hex(8)}", list[str]()
         with self._create(unnamed) as file:
             yield file, name
-            file.flush()
-            start_writing_back(file.fileno())
         os.replace(self.folder / unnamed, self.folder / name[0])
 
     def find(self, digests: Iterable[str]) -> dict[str, Place]:
