@@ -86,14 +86,14 @@ def _tensor_digests(tensors: Mapping[str, Tensor], threads: int) -> dict[str, st
     return dict(zip(names, found, strict=True))
 
 
-def digest_file(path: Path | str) -> str:
-    """The digest of the model in a safetensors file, which is mapped and never copied.
+def digest_file(path: Path | str, *, threads: int = 1) -> str:
+    """The digest of the model in a safetensors file, which is mapped and never copied; `threads` as for `model_digest`.
 
     Raises what `read_safetensors` raises, EvidenceError(file-not-regular), and OSError where it cannot be
     opened.
     """
     with mapped(path, follow_links=True) as data:
-        return model_digest(read_safetensors(data))
+        return model_digest(read_safetensors(data), threads=threads)
 
 
 def write_safetensors(path: Path | str, tensors: Tensors, *, fsync: bool = True) -> None:

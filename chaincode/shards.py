@@ -9,17 +9,19 @@ sum over all coordinates travels between processes, and none is put together fro
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from chaincode.aggregation import check_overflow, check_together, receiver
 from chaincode.blobs import chunk_hashes
 from chaincode.evidence import UNIT, ShardEvidence, ShardReader, check_shard, shard_cuts
-from chaincode.vector import SLICE, out_of_range, runs, slice_buffer, slices, vector_length
+from chaincode.vector import SLICE, runs, slice_buffer, slices, vector_length
 from identity.errors import EvidenceError
 
 __all__ = ["Tentative", "shard_cuts", "sum_shard"]
+
+_NARROW: Final = 2**31 - 1
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -81,15 +83,16 @@ def sum_shard(
     check_overflow(sum(c.weight for c in commitments), max((p.bound for p in parts), default=0))
     total = receiver(out, stop - start)
     readers, found = _readers(updates, length, start, stop)
-    adder = _Adder(encoding, min(SLICE, stop - start))
+    adder = _Adder(encoding, stop - start)
     leaves: list[bytes] = []
     for low in range(start, stop, UNIT):  # one chunk of sums, which stays in the cache
         sums = total[low - start : min(low + UNIT, stop) - start]
         sums.fill(0)
-        pieces = list(slices(parts, low, low + len(sums)))
+        pieces = [(p, p.start - low, sums[p.start - low : p.stop - low]) for p in slices(parts, low, low + len(sums))]
         for reader in readers:
-            for piece in pieces:
-                adder.add(reader, piece, sums[piece.start - low : piece.stop - low])
+            for piece, at, part in pieces:
+                adder.add(reader, piece, part, at)
+        adder.finish([(at, part) for _, at, part in pieces])
         leaves += chunk_hashes(np.ascontiguousarray(sums, "<i8").view(np.uint8).data)
     found.update({reader.commitment.member: reader.evidence() for reader in readers})
     evidence = tuple(found[commitment.member] for commitment in commitments)
@@ -112,20 +115,51 @@ def _readers(
 
 
 class _Adder:
-    """Adds weighted slices to sums, in reused buffers."""
+    """Adds weighted slices of one chunk of sums after the other, in reused buffers.
+
+    Mostly an update's values are far from the bound, and weighted sums of several fit 32 bits: those are added up there, in
+    half of the memory and less than half of the time, and to the sums once. No sum can leave 64 bits (`check_overflow`).
+    """
 
     def __init__(self, encoding: str, size: int) -> None:
         self._values: Integers = slice_buffer(encoding, size)
         self._raw = self._values.view(np.uint8)
-        self._products = np.empty(size, np.int64)
+        self._products = np.empty(min(SLICE, size), np.int64)
+        self._narrow, self._reach = np.zeros(min(UNIT, size), np.int32), dict[int, int]()
 
-    def add(self, reader: ShardReader, piece: Run, sums: NDArray[np.int64]) -> None:
-        """Read a slice, which hashes it, check its range and add it. Sums that a bad slice spoils are never given out."""
+    def add(self, reader: ShardReader, piece: Run, sums: NDArray[np.int64], at: int) -> None:
+        """Read a slice, which hashes it, check its range and add it to its sums, `at` which the chunk has them.
+
+        Sums that a bad slice spoils are never given out. They are complete after `finish`.
+        """
         raw = np.frombuffer(reader.read(piece.start, piece.stop), np.uint8)
         np.copyto(self._raw[: len(raw)], raw)  # to an even address: arithmetic at odd ones is slower than this copy
-        values, products = self._values[: len(sums)], self._products[: len(sums)]
-        if out_of_range(values, piece.bound):
+        values, weight = self._values[: len(sums)], reader.commitment.weight
+        low, high = int(np.minimum.reduce(values)), int(np.maximum.reduce(values))
+        if max(-low, high) > piece.bound:
             reader.refuse("update-beyond-clip")
             return
-        np.multiply(values, np.int64(reader.commitment.weight), out=products, dtype=np.int64)
-        np.add(sums, products, out=sums)
+        reach = max(-low, high) * weight
+        if values.dtype != np.int32 or max(reach, weight) > _NARROW:
+            products = self._products[: len(sums)]
+            np.multiply(values, np.int64(weight), out=products, dtype=np.int64)
+            np.add(sums, products, out=sums)
+            return
+        narrow = self._narrow[at : at + len(sums)]
+        if self._reach.get(at, 0) + reach > _NARROW:
+            self._widen(at, sums)
+        np.multiply(values, np.int32(weight), out=values)
+        np.add(narrow, values, out=narrow)
+        self._reach[at] = self._reach.get(at, 0) + reach
+
+    def finish(self, pieces: Sequence[tuple[int, NDArray[np.int64]]]) -> None:
+        """Complete a chunk's sums, given by where the chunk has them."""
+        for at, sums in pieces:
+            self._widen(at, sums)
+
+    def _widen(self, at: int, sums: NDArray[np.int64]) -> None:
+        """Add to the sums what was added up in 32 bits, of which nothing is left there."""
+        if self._reach.pop(at, 0):
+            narrow = self._narrow[at : at + len(sums)]
+            np.add(sums, narrow, out=sums)
+            narrow.fill(0)

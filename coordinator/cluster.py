@@ -71,7 +71,7 @@ class _Workers:
                 slot.deaths = 0
                 self._open(slot)
         while calls or any(slot.call for slot in self._slots):
-            self._dispatch(calls, limit)
+            self.begin(calls, limit)
             waiting = {slot.opening if slot.call is None else slot.answer: slot for slot in self._slots}
             waiting.pop(None, None)
             if not waiting:
@@ -135,8 +135,8 @@ class _Workers:
             )
         self._code, slot.opening, slot.until, slot.deaths = code, None, math.inf, 0
 
-    def _dispatch(self, calls: deque[Call], limit: Callable[[Call], float]) -> None:
-        """Give calls to idle workers, each to the one that is best for it where that is idle."""
+    def begin(self, calls: deque[Call], limit: Callable[[Call], float]) -> None:
+        """See ``Pool.begin``; each call goes to the worker that is best for it where that is idle."""
         idle = {s.number: s for s in self._slots if s.handle is not None and s.opening is None and s.call is None}
         while calls and idle:
             call = calls.popleft()

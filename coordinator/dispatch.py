@@ -75,6 +75,7 @@ class Dispatch:
                 self._examples.update(
                     {answer.site: answer.examples for answer in result if isinstance(answer, TrainResult)}
                 )
+                pool.begin(calls, limit)
                 yield result
             elif result.code in (DIED, LATE) and len(batch) > 1:
                 calls.extend(_training([order], None, -1, 2) for order in batch)

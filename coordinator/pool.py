@@ -64,6 +64,13 @@ class Pool(Protocol):
         """
         ...
 
+    def begin(self, calls: deque[Call], limit: Callable[[Call], float]) -> None:
+        """Start as many of a run's calls as there are idle workers for, while that run waits to be asked on.
+
+        So workers have something to do while what they answered is dealt with.
+        """
+        ...
+
 
 def balanced(items: Sequence[T], weights: Sequence[int], parts: int) -> list[list[T]]:
     """At most ``parts`` lists of nearly equal weight: the heaviest first, each to the lightest list so far."""

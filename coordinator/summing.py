@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from chaincode.aggregation import add, weighted_sum
 from chaincode.agreement import TensorSpec
-from chaincode.blobs import BlobStore
+from chaincode.blobs import ITEM_SIZE, BlobStore
 from chaincode.evidence import Commitment, ShardEvidence, VerifiedUpdate, verify_update
 from chaincode.files import mapped
 from chaincode.packs import SMALL
 from chaincode.place import Place
 from chaincode.shards import Tentative, sum_shard
 from chaincode.update import check_range
+from chaincode.writeback import forget, start_writing_back
 from coordinator.ports import UNKNOWN_BYTES, Delivery
 from identity.errors import EvidenceError, Unavailable
 
@@ -106,6 +107,16 @@ class Summing:
             raise EvidenceError("update-missing", "The updates that have been summed are there no longer.")
         return tentative.confirm(hashes)
 
+    def start_writing_back(self, deliveries: Sequence[Delivery], cut: Cut) -> None:
+        """Have a shard of what was delivered written to the disk, which it must be on before it counts as evidence."""
+        for delivery in deliveries:
+            start_writing_back(delivery.place.path, *_bytes(delivery.commitment, cut))
+
+    def forget(self, deliveries: Sequence[Delivery], cut: Cut) -> None:
+        """Have what was read of a shard leave the memory, of the updates that have become blobs: nobody reads it again soon."""
+        for commitment in (delivery.commitment for delivery in deliveries):
+            forget(self._blobs.path(commitment.digest), *_bytes(commitment, cut))
+
     def _sum_some(self, deliveries: Sequence[Delivery], verdicts: dict[str, str], files: ExitStack) -> Sums | None:
         """The sum of as many deliveries as may be open at a time; adds their verdicts. What is open, and what is still being
         written, ends with ``files``."""
@@ -117,6 +128,8 @@ class Summing:
             try:
                 if place.path not in opened:
                     opened[place.path] = files.enter_context(mapped(place.path))
+                    if place.size < 0:
+                        self._beside.submit(start_writing_back, place.path)
                 data = place.cut(opened[place.path])
                 verdicts[member] = ""
                 updates.append(verify_update(delivery.commitment, data))
@@ -205,6 +218,12 @@ def _few_files(deliveries: Sequence[Delivery]) -> Iterator[list[Delivery]]:
             part, files = [], {delivery.place.path}
         part.append(delivery)
     yield part
+
+
+def _bytes(commitment: Commitment, cut: Cut) -> tuple[int, int]:
+    """Where a shard's integers begin in an update's file, and how many bytes they are; short of the length of its header."""
+    item = ITEM_SIZE[commitment.encoding]
+    return cut[0] * item, (cut[1] - cut[0]) * item
 
 
 def _name(deliveries: Sequence[Delivery], cut: Cut) -> tuple[list[Commitment], Cut]:

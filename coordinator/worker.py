@@ -6,6 +6,7 @@ another process.
 """
 
 import os
+import secrets
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
@@ -19,13 +20,14 @@ from chaincode.agreement import TensorSpec, tensor_specs
 from chaincode.blobs import BlobStore
 from chaincode.chunks import chunk_root, root_of
 from chaincode.evidence import ShardEvidence
-from chaincode.files import mapped
+from chaincode.files import mapped, sync
 from chaincode.models import model_digest, read_safetensors, write_safetensors
 from chaincode.optimisers import parse_optimiser
 from chaincode.process import collect_rarely
 from chaincode.recompute import Result, finish, load_state, to_model, to_vector
 from chaincode.threads import CORES
 from chaincode.vector import vector_length
+from chaincode.writeback import forget
 from coordinator.jobs import ClusterSettings, TaskInfo
 from coordinator.ports import Delivery, FinishOrder, Outcome
 from coordinator.summing import Cut, Hashes, Summing, Sums
@@ -122,7 +124,8 @@ class Worker:
         return (verdicts, outcome), total, arrays
 
     def sum_shard(self, deliveries: Sequence[Delivery], cut: Cut) -> list[ShardEvidence]:
-        """See ``Summing.sum_shard``."""
+        """See ``Summing.sum_shard``; the disk is put to work meanwhile."""
+        self._beside.submit(self._summing.start_writing_back, deliveries, cut)
         return self._summing.sum_shard(deliveries, cut)
 
     def finish_shard(
@@ -137,11 +140,18 @@ class Worker:
         terms = order.agreement["aggregation"]
         optimiser = parse_optimiser(terms["optimiser"], terms["parameters"])
         if optimiser.rows:
+            self._beside.submit(self._forget, order, deliveries, cut)
             return leaves, sums
         specs, state = self._specs(order), own_state(optimiser, None, len(sums))
         vector = to_vector(to_tensors(self._base(base, order.base)), specs, *cut)
         step_model(vector, sums, order.weight, specs, optimiser=optimiser, state=state, start=cut[0])
+        self._beside.submit(self._forget, order, deliveries, cut)
         return leaves, vector
+
+    def _forget(self, order: FinishOrder, deliveries: Sequence[Delivery], cut: Cut) -> None:
+        """Let go of the pages of what the next model follows from: it, and the next updates, are written into them."""
+        self._summing.forget(deliveries, cut)
+        forget(self._model_path(order.base))
 
     def assemble(
         self, order: FinishOrder, base: Arrays | None, leaves: Sequence[bytes], *parts: Sums | Floats
@@ -153,8 +163,20 @@ class Worker:
         if len(self._vector) != vector_length(specs):
             self._vector = np.empty(vector_length(specs), np.float32)
         model = to_model(np.concatenate(parts, out=self._vector), to_tensors(base), specs)
-        digest = model_digest(model, threads=CORES)
-        return self._conclude(Result(order.weight, root_of(leaves), model, digest, None, ""))
+        arrays, unnamed = to_arrays(model), self._models / f".{secrets.token_hex(8)}.unnamed"
+        self._models.mkdir(parents=True, exist_ok=True)
+        # A large model takes as long to write as to hash: its name, which is its digest, follows.
+        written = self._beside.submit(write_safetensors, unnamed, model)
+        try:
+            digest = model_digest(model, threads=CORES)
+            metrics = self._trainer.evaluate(arrays)
+            written.result()
+            os.replace(unnamed, self._model_path(digest))
+            sync(self._models)
+        finally:
+            wait([written])
+            unnamed.unlink(missing_ok=True)
+        return Outcome(root_of(leaves), digest, "", metrics, self._evaluation_digest()), arrays
 
     def finish(self, order: FinishOrder, base: Arrays | None, *partials: Sums) -> tuple[Outcome, Arrays]:
         """Make, store and evaluate the round's model; ``base`` is None where nobody has it at hand.

@@ -17,6 +17,7 @@ from chaincode.files import write_whole
 from chaincode.ledgers.sqlite import SqliteLedger
 from chaincode.models import digest_file
 from chaincode.state import Federation, Member, Party, Release, member_key, party_key, release_key
+from chaincode.threads import CORES
 from coordinator.cluster import Cluster
 from coordinator.jobs import Baselines, ClusterSettings, TaskInfo
 from coordinator.rounds import Driver
@@ -214,7 +215,7 @@ class Run:
 
         def base_model(digest: str) -> str:
             if digest not in at_hand:
-                at_hand[digest] = digest_file(self._folder.models / f"{digest}.safetensors")
+                at_hand[digest] = digest_file(self._folder.models / f"{digest}.safetensors", threads=CORES)
             return at_hand[digest]
 
         agents = {}

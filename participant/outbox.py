@@ -32,8 +32,7 @@ class Outbox:
         """Write whole updates, each with its digest. Raises OSError."""
         if len(blobs) > 1:
             for pack in write_packs(self.folder, blobs, fsync=False):
-                with pack.open("rb") as file:
-                    start_writing_back(file.fileno())
+                start_writing_back(pack)
             return
         for digest, blob in blobs:  # the name is known before the file: one without renaming
             with self._create(digest) as file:
@@ -45,8 +44,6 @@ class Outbox:
         unnamed, name = f"update-{secrets.token_hex(8)}", list[str]()
         with self._create(unnamed) as file:
             yield file, name
-            file.flush()
-            start_writing_back(file.fileno())
         os.replace(self.folder / unnamed, self.folder / name[0])
 
     def find(self, digests: Iterable[str]) -> dict[str, Place]:

@@ -62,12 +62,9 @@ def test_nothing_moves_where_one_of_many_is_no_file(tmp_path: Path) -> None:
 
 def test_advice_about_files_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "blob"
-    with path.open("wb") as file:
-        file.write(BLOB)
-        file.flush()
-        start_writing_back(file.fileno())
-        start_writing_back(-1)
-        os.fsync(file.fileno())
+    path.write_bytes(BLOB)
     for there in (path, tmp_path, tmp_path / "missing"):
-        forget(there)
+        for where in ((), (4096, 4096), (1 << 40, 1)):
+            start_writing_back(there, *where)
+            forget(there, *where)
     assert path.read_bytes() == BLOB

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from chaincode.aggregation import weighted_sum
 from chaincode.agreement import TensorSpec
-from chaincode.blobs import CHUNK, chunk_hashes, root_of
+from chaincode.blobs import CHUNK, chunk_hashes, format_header, root_of
 from chaincode.evidence import Commitment, ShardEvidence, judge, verify_update
 from chaincode.shards import UNIT, Tentative, shard_cuts, sum_shard
-from chaincode.update import check_range, vector_length
+from chaincode.update import DTYPES, check_range, vector_length
 from identity.errors import EvidenceError
 from tests.chaincode.test_update_oracle import commit, header, site_blob, spec
 from tests.chaincode.whole_models import sum_digest
@@ -76,6 +76,29 @@ def test_shards_give_the_bits_of_the_whole(shards: int, encoding: str) -> None:
     confirmed = [part.confirm({m: hashes for m, (_, hashes) in verdicts.items()}) for part in parts]
     assert np.concatenate([sums for sums, _ in confirmed]).tolist() == whole.tolist()
     assert root_of([leaf for _, leaves in confirmed for leaf in leaves]) == sum_digest(whole)
+
+
+TINY = [spec("a", 3, clip=4, bits=24), spec("b", 2, clip=2, bits=24), spec("c", 2, clip=4, bits=24)]
+BOUNDS = [2**28] * 3 + [2**26] * 2 + [2**28] * 2
+SIZES = st.sampled_from([0, 1, 2**15, 2**26 - 1, 2**26, 2**28])
+WEIGHTS = st.sampled_from([0, 1, 3, 7, 8, 2**16, 2**31 - 1, 2**31])
+ROWS = st.lists(st.tuples(WEIGHTS, st.tuples(*[SIZES] * 7), st.sampled_from([-1, 1])), min_size=1, max_size=15)
+
+
+@settings(max_examples=300, deadline=None)
+@given(ROWS, st.sampled_from(["int32", "int64"]))
+def test_sums_are_those_of_unbounded_integers(rows: list[tuple[int, tuple[int, ...], int]], encoding: str) -> None:
+    updates: Updates = []
+    expected = [0] * len(BOUNDS)
+    for number, (weight, sizes, sign) in enumerate(rows):
+        values = [sign * min(size, bound) for size, bound in zip(sizes, BOUNDS, strict=True)]
+        head = header(f"did:key:zSite{number}", length=len(values), encoding=encoding)
+        blob = format_header(head) + np.array(values, DTYPES[encoding]).tobytes()
+        updates.append((commit(head, blob, weight), blob))
+        expected = [total + weight * value for total, value in zip(expected, values, strict=True)]
+    tentative = sum_shard(updates, TINY, 0, len(BOUNDS))
+    sums, _ = tentative.confirm({c.member: chunk_hashes(blob) for c, blob in updates})
+    assert sums.tolist() == expected
 
 
 @settings(max_examples=60, deadline=None)

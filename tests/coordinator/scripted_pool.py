@@ -39,6 +39,7 @@ class Scripted:
         self.workers, self._answer = workers, answer
         self.calls: list[Call] = []
         self.limits: list[float] = []
+        self.begun: list[list[str]] = []
 
     def run(self, calls: deque[Call], limit: Callable[[Call], float]) -> Iterator[tuple[Call, Any]]:
         while calls:
@@ -49,6 +50,10 @@ class Scripted:
             if call.returns > 1 and not isinstance(answer, Error):
                 answer, *call.kept = answer
             yield call, answer
+
+    def begin(self, calls: deque[Call], limit: Callable[[Call], float]) -> None:
+        """Notes the sites of the calls that could begin."""
+        self.begun.append([site for call in calls for site in names(call)])
 
 
 def dispatch(pool: Scripted, tries: int = 3) -> Dispatch:

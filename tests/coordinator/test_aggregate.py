@@ -43,6 +43,9 @@ class Recording:
             self.methods.append(call.method)
             yield call, Unavailable(DIED, "It died.") if self._lose(call) else result
 
+    def begin(self, calls: deque[Call], limit: Callable[[Call], float]) -> None:
+        self._pool.begin(calls, limit)
+
 
 class World:
     """Eight delivered updates, and their aggregation in several ways."""

@@ -70,6 +70,13 @@ def test_a_worker_that_answers_in_part_gets_the_rest() -> None:
     assert len(pool.calls) == len(SITES)
 
 
+def test_the_rest_begins_before_what_was_answered_is_dealt_with() -> None:
+    pool = Scripted(lambda call: [result(names(call)[0])])
+    answered = next(dispatch(pool).train([order(s) for s in SITES]))
+    assert [a.site for a in answered] == [SITES[0]]
+    assert sorted(pool.begun[0]) == list(SITES[1:])
+
+
 def test_the_order_that_kills_its_worker_fails_alone() -> None:
     def answer(call: Call) -> Any:
         if "site-03" in names(call):

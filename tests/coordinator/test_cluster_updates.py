@@ -11,6 +11,7 @@ import pytest
 
 from chaincode.blobs import chunk_root, format_header
 from chaincode.evidence import judge
+from chaincode.models import digest_file
 from chaincode.place import Place
 from chaincode.shards import shard_cuts
 from coordinator.ports import Delivery, FinishOrder, Outcome
@@ -105,7 +106,11 @@ def by_shards(of: Round, deliveries: list[Delivery], unit: int) -> tuple[dict[st
     order = FinishOrder(of.terms, 1, of.info.initial, "", sum(d.commitment.weight for d in deliveries))
     parts = [w.finish_shard(order, of.arrays, deliveries, cut, hashes) for w, cut in zip(workers, cuts, strict=True)]
     leaves = [leaf for part in parts for leaf in part[0]]
-    return verdicts, of.worker.assemble(order, of.arrays, leaves, *(vector for _, vector in parts))[0]
+    outcome, _ = of.worker.assemble(order, of.arrays, leaves, *(vector for _, vector in parts))
+    models = {path.name for path in (of.folder / "models").iterdir()}
+    assert models == {f"{digest}.safetensors" for digest in (of.info.initial, outcome.model)}
+    assert digest_file(of.folder / "models" / f"{outcome.model}.safetensors", threads=2) == outcome.model
+    return verdicts, outcome
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pytest
 from chaincode.blobs import BlobStore, chunk_root
 from chaincode.packs import read_index, write_packs
 from coordinator.ports import Delivery
+from coordinator.summing import Summing
 from coordinator.worker import Worker
 from identity import canonical
 from tests.coordinator.worker_round import Round
@@ -157,3 +158,21 @@ def test_a_round_does_not_list_the_packs_of_those_before(first: Round, monkeypat
     first.worker.sum(deliveries[1:3])
     first.worker.sum(deliveries[3:])
     assert "packs" not in listed
+
+
+def test_the_shards_of_all_workers_are_all_that_is_written_and_forgotten(
+    first: Round, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, list[tuple[str, int, int]]] = {"forget": [], "start_writing_back": []}
+    for name, calls in asked.items():
+        monkeypatch.setattr(
+            f"coordinator.summing.{name}", lambda path, *at, calls=calls: calls.append((str(path), *at))
+        )
+    store, commitment = BlobStore(first.folder / "blobs"), first.deliveries[0].commitment
+    summing, cuts = Summing((), store), [(0, 5), (5, commitment.elements)]
+    for cut in cuts:
+        summing.start_writing_back(first.deliveries[:1], cut)
+        summing.forget(first.deliveries[:1], cut)
+    where = [(low * 4, (high - low) * 4) for low, high in cuts]
+    assert asked["start_writing_back"] == [(first.deliveries[0].place.path, *at) for at in where]
+    assert asked["forget"] == [(str(store.path(commitment.digest)), *at) for at in where]

@@ -43,6 +43,9 @@ class _OneProcess:
             future = self._process.submit(_call, self._settings, call.method, tuple(call.arguments))
             yield call, self._result(call, future, None if seconds == float("inf") else seconds)
 
+    def begin(self, calls: deque[Call], limit: Callable[[Call], float]) -> None:
+        """Nothing to do: one process carries out all calls, in turn."""
+
     def _result(self, call: Call, future: Future[Any], seconds: float | None) -> Any:
         try:
             result = future.result(seconds)
