@@ -20,7 +20,7 @@ Answer = TrainResult | TrainFailure
 
 AT_A_TIME = 256
 """So many orders at most in a call: while the first sites commit, the next ones train."""
-WORTH_A_CALL = 0.006
+WORTH_A_CALL = 0.009
 """Seconds of training from which a second worker pays: sending it orders, and committing to its updates apart, costs
 as much as training does below."""
 

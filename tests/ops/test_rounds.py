@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whole rounds: the driver, the agents, the contract, real training and exact sums; every fault that a site can have."""
 
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from chaincode.entries import open_entry
+from chaincode.ledgers import Ledger, Receipt
 from chaincode.place import Place
 from coordinator.steps import Event
 from identity.envelope import Unsigned
 from identity.errors import Rejected
 from ops.simulate import Honest, Silent, Tampering
-from participant.agent import RoundView
+from participant.agent import Agent, RoundView
 from participant.ports import TrainFailure, TrainResult
 from tests.ops.federated import Make, with_fault
 
@@ -151,6 +155,74 @@ def test_a_site_that_acts_between_reading_and_writing_is_read_again(make: Make) 
 
     federated.driver(watch=watch).drive()
     assert federated.entries("seal")[1].body["out"] == [{"member": federated.member("site-03"), "reason": "withdrawn"}]
+
+
+class Counting:
+    """A ledger that remembers the kinds of what was submitted together."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger, self.batches = ledger, list[list[str]]()
+
+    def submit(self, envelopes: Sequence[bytes]) -> list[Receipt | Rejected]:
+        self.batches.append([open_entry(envelope).kind for envelope in envelopes])
+        return self._ledger.submit(envelopes)
+
+    def get(self, keys: Collection[str]) -> dict[str, bytes | None]:
+        return self._ledger.get(keys)
+
+    def entries(self, start: int = 0) -> Iterator[bytes]:
+        return self._ledger.entries(start)
+
+
+def test_what_follows_at_once_is_submitted_together(make: Make) -> None:
+    federated = make()
+    counting = Counting(federated.ledger)
+    federated.driver(ledger=counting).drive()
+    commitments = ["commit", "commit", "commit", "seal"]
+    assert counting.batches == [["open"], commitments, ["record", "open"], commitments, ["record"]]
+
+
+class Late(Honest):
+    """Its clock is an hour behind in the first round: the ledger refuses its commitment."""
+
+    def answer(self, view: RoundView, result: TrainResult | TrainFailure) -> Unsigned | None:
+        behind = replace(view, head=replace(view.head, at=view.head.at - 3600))
+        agent: Agent = self.agent  # type: ignore[assignment]
+        clock = agent._clock
+        agent._clock = lambda: clock() - 3600
+        try:
+            return agent.answer(behind if view.head.round == 1 else view, result)
+        finally:
+            agent._clock = clock
+
+
+def test_a_refused_commitment_takes_the_seal_behind_it_along(make: Make) -> None:
+    federated = make()
+    federated.agents["site-02"] = with_fault(federated.agents["site-02"], Late, 1)
+    federated.drive()
+    told = [(e.kind, e.facts["site"], e.facts["code"]) for e in federated.events if e.kind == "site-rejected"]
+    assert told == [("site-rejected", "site-02", "clock-skew")]
+    first, second = federated.entries("seal")
+    assert first.body["out"] == [{"member": federated.member("site-02"), "reason": "silent"}]
+    assert first.at > federated.entries("open")[0].body["commit_by"], "no sooner than the deadline"
+    assert second.body["out"] == []
+
+
+def test_an_opening_that_is_refused_behind_a_record_is_decided_anew(make: Make) -> None:
+    federated = make()
+
+    def watch(event: Event) -> None:
+        federated.events.append(event)
+        if (event.kind, event.round) == ("before-open", 2) and not federated.entries("withdraw"):
+            federated.accept(federated.agents["site-03"].withdraw())  # type: ignore[attr-defined]
+
+    federated.driver(watch=watch).drive()
+    assert [(e.kind, e.round) for e in federated.events if e.kind in {"record", "before-open", "open"}] == [
+        ("before-open", 1), ("open", 1), ("before-open", 2), ("record", 1), ("before-open", 2), ("open", 2), ("record", 2),
+    ]  # fmt: skip
+    absent = [{"member": federated.member("site-03"), "reason": "withdrawn"}]
+    assert [e.body["absent"] for e in federated.entries("open")] == [[], absent]
+    assert len(federated.entries("record")[1].body["included"]) == 2
 
 
 class Killed(BaseException):
