@@ -20,7 +20,9 @@ Answer = TrainResult | TrainFailure
 
 AT_A_TIME = 256
 """So many orders at most in a call: while the first sites commit, the next ones train."""
-WORTH_A_CALL = 0.009
+AT_FIRST = 64
+"""So many are in the first call of a round that has several for each worker: whoever commits has something to do sooner."""
+WORTH_A_CALL = 0.011
 """Seconds of training from which a second worker pays: sending it orders, and committing to its updates apart, costs
 as much as training does below."""
 
@@ -63,11 +65,12 @@ class Dispatch:
             left = until - time.monotonic()
             return left / 2 if calls or len(call.arguments[1]) > 1 else left
 
-        began = time.monotonic()
+        began, first = time.monotonic(), True
         for call, result in pool.run(calls, limit):
             batch = call.arguments[1]
             if not isinstance(result, Error):
-                self._seconds_each = (time.monotonic() - began) / max(1, len(result))
+                if first:  # those that come later have waited for whoever deals with the answers
+                    self._seconds_each, first = (time.monotonic() - began) / max(1, len(result)), False
                 rest = batch[len(result) :]
                 calls.extend(
                     _training(part, call.arguments[0], -1) for part in balanced(rest, [1] * len(rest), pool.workers)
@@ -87,11 +90,13 @@ class Dispatch:
     def _deal(self, orders: Sequence[TrainOrder], workers: int) -> deque[Call]:
         """The calls of a round's training: as many as pay, of equal weight as far as known."""
         worth = self._seconds_each * len(orders) / WORTH_A_CALL if orders else 0.0
-        parts = max(1, int(min(worth, workers)), math.ceil(len(orders) / AT_A_TIME))
-        batches = balanced(orders, [self._examples.get(order.site, 1) for order in orders], parts)
+        first = orders[:AT_FIRST] if len(orders) > AT_A_TIME * workers else []
+        rest = orders[len(first) :]
+        parts = max(1, int(min(worth, workers)), math.ceil(len(rest) / AT_A_TIME))
+        batches = balanced(rest, [self._examples.get(order.site, 1) for order in rest], parts)
         return deque(
             _training(batch, self._model.get(batch[0].header.base), number % workers)
-            for number, batch in enumerate(batches)
+            for number, batch in enumerate([first, *batches] if first else batches)
         )
 
     def sum(self, deliveries: Sequence[Delivery], order: FinishOrder | None = None) -> HeldSum:
