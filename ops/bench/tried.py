@@ -13,7 +13,7 @@ TRIED: Mapping[str, str] = {
 A plain loop keeps no evidence. What a round's evidence costs bare is in the table of the floor above: with 50 and with 1,000 sites
 that alone, beside the arithmetic, is about the goal. The rest is the leading process, one Python interpreter that makes,
 signs, opens, judges and stores an entry for each site; its functions are in the profiles below. With 10 sites it is fixed
-costs: four durable commits with their signed heads, two calls of Ray, and caches that are cold after each wait. Kept were:
+costs: two durable commits with their signed heads, two calls of Ray, and caches that are cold after each wait. Kept were:
 sites as one stack, packs, one call to aggregate, rows instead of objects to workers, a cache of the state beside the writer,
 entries read and written by one match, packs that are moved and not copied, a garbage collector that looks rarely.
 With 10 million parameters it is passes over memory: beside training, 40 MB from each site are encoded (28 ms), hashed by the site
