@@ -9,7 +9,7 @@ All are deterministic functions of the arguments, the state and the transaction'
 organisations endorse the same bytes.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
@@ -134,19 +134,19 @@ def judge(opened: Sequence[Entry | Rejected], values: dict[str, bytes | None], c
 
     Raises Refused: the federation that is stored is of another place.
     """
-    return _judge(opened, values, context, lambda entries: contract.apply_all(entries, values))
+    return _judge(opened, values.__getitem__, context, lambda entries: contract.apply_all(entries, values))
 
 
 def judge_whole(opened: Sequence[Entry | Rejected], held: dict[str, Any], context: Context) -> Judged:
     """As ``judge``, for a process that holds the whole state, as values, and takes what is written into it."""
-    return _judge(opened, held, context, lambda entries: contract.apply_whole(entries, held))
+    return _judge(opened, held.get, context, lambda entries: contract.apply_whole(entries, held))
 
 
-def _judge(opened: Sequence[Entry | Rejected], values: Mapping[str, Any], context: Context, apply: Apply) -> Judged:
-    """Judge a batch over the values of its keys, or of all; `apply` is the contract over them."""
-    federation = value_of(state.Federation, values.get(state.FEDERATION))
+def _judge(opened: Sequence[Entry | Rejected], read: Callable[[str], Any], context: Context, apply: Apply) -> Judged:
+    """Judge a batch over what is read under a key; `apply` is the contract over the same."""
+    federation = value_of(state.Federation, read(state.FEDERATION))
     _check_place(federation, context)
-    known = {e.id for e in opened if isinstance(e, Entry) and values.get(state.entry_key(e.id)) is not None}
+    known = {e.id for e in opened if isinstance(e, Entry) and read(state.entry_key(e.id)) is not None}
     door = Door(f"*{_place(context)}", None).under(federation)
     verdicts: list[Verdict | None] = [_at_the_door(e, known, door, context) for e in opened]
     waiting = [(i, e) for i, e in enumerate(opened) if isinstance(e, Entry) and verdicts[i] is None]

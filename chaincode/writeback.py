@@ -35,7 +35,8 @@ def start_writing_back(path: Path | str, start: int = 0, size: int = 0) -> None:
 def forget(path: Path | str, start: int = 0, size: int = 0) -> None:
     """Have a file's pages that are on the disk already leave the memory; the next file that is written gets them.
 
-    Those of ``size`` bytes from ``start`` on, or to the end where that is 0. A page that nobody has used before is many times as expensive as one that was just given back.
+    Those of ``size`` bytes from ``start`` on, or to the end where that is 0. A page that nobody has used before is many times as
+    expensive as one that was just given back.
     """
     if not hasattr(os, "posix_fadvise"):
         return

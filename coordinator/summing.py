@@ -48,7 +48,7 @@ class Summing:
         self._beside = ThreadPoolExecutor(1)  # writes what is kept: nothing else uses the store meanwhile
 
     def sum(self, deliveries: Sequence[Delivery]) -> Summed:
-        """See ``summed``; all is on the disk when this returns."""
+        """See ``summed``; what is put into the store is on the disk when this returns."""
         with self.summed(deliveries) as found:
             return found
 

@@ -20,7 +20,7 @@ from chaincode.channel_key import ChannelKey, format_channel_key
 from chaincode.files import read_bounded, write_whole
 from chaincode.trust import KEY_FILE
 from identity.canonical import parse_json
-from identity.errors import EvidenceError, Unavailable, UsageError
+from identity.errors import EvidenceError, UsageError
 from ops import output
 
 FILE = "fabric.json"
@@ -172,8 +172,6 @@ def _fetch(run: ChannelRun, spool: Spool) -> None:
         asking = Asking(load_member(own), profile.channel)
         for data in asking.blocks(peers, 0, None, lambda block, *_: block.SerializeToString(), turn=_SECONDS):
             spool.add(data)
-    except Unavailable as error:
-        raise Unavailable(error.code, error.message, next=output.command_line("fabric", "status")) from error
     finally:
         for peer in peers:
             peer.close()

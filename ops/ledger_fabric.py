@@ -57,7 +57,7 @@ class ChannelLedger:
         """Judge entries, as the port says; those of several organisations' sites go out side by side."""
         outcomes: dict[int, Outcome] = {}
         try:
-            for group in self._groups(envelopes):
+            for group in grouped(envelopes, self._homes, self._first):
                 outcomes.update(self._send(group))
         except Unavailable as error:
             raise self._trouble.explained(error) from error
@@ -102,18 +102,6 @@ class ChannelLedger:
         except Unavailable as error:
             raise self._trouble.explained(error) from error
 
-    def _groups(self, envelopes: Sequence[bytes]) -> list[dict[str, list[Place]]]:
-        """What goes out together, by organisation. Only sites' own entries, each of another author, cannot meet."""
-        authors = [envelope.parse(data).did for data in envelopes]
-        together = len(set(authors)) == len(authors) and all(author in self._homes for author in authors)
-        groups: list[dict[str, list[Place]]] = []
-        for place, (author, data) in enumerate(zip(authors, envelopes, strict=True)):
-            home = self._homes.get(author, self._first)
-            if not groups or (not together and home not in groups[-1]):
-                groups.append({})
-            groups[-1].setdefault(home, []).append((place, data))
-        return groups
-
     def _send(self, group: Mapping[str, list[Place]]) -> dict[int, Outcome]:
         """Submit each organisation's entries by its client, side by side."""
         if len(group) == 1:
@@ -129,6 +117,25 @@ class ChannelLedger:
             first = failed[0]
             raise OutcomeUnknown(first.code, f"A part of the entries is stored. {first.message}", next=first.next)
         return {place: one for places, future in under_way for place, one in _numbered(places, future.result()).items()}
+
+
+def grouped(envelopes: Sequence[bytes], homes: Mapping[str, str], first: str) -> list[dict[str, list[Place]]]:
+    """What goes out together, by organisation, one group after the other: what one organisation has in a row, or sites' own
+    entries, each of another author, which cannot meet.
+
+    ``homes`` gives the organisation of each site, ``first`` is that of everybody else.
+    """
+    groups: list[dict[str, list[Place]]] = []
+    authors: set[str] = set()  # those of the last group, as long as nothing in it can meet
+    for place, data in enumerate(envelopes):
+        author = envelope.parse(data).did
+        home, apart = homes.get(author, first), author in homes and author not in authors
+        if not groups or not (groups[-1].keys() == {home} or (apart and authors)):
+            groups.append({})
+            authors, apart = set(), author in homes
+        authors = {*authors, author} if apart and (authors or not groups[-1]) else set()
+        groups[-1].setdefault(home, []).append((place, data))
+    return groups
 
 
 def _numbered(places: Sequence[Place], outcomes: Sequence[Outcome]) -> dict[int, Outcome]:

@@ -149,7 +149,10 @@ def _open(data: bytes) -> Fields | tuple[str, str]:
 
 
 def _read_call(payload: Any, header: Any) -> tuple[Call, bytes]:
-    """What was called, and the proposal with its arguments. Raises Malformed for what peers call an invalid endorser transaction."""
+    """What was called, and the proposal with its arguments.
+
+    Raises Malformed for what peers call an invalid endorser transaction.
+    """
     transaction = parse(transaction_pb2.Transaction, payload.data)
     if len(transaction.actions) != 1:
         raise Malformed("not one action")

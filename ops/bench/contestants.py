@@ -29,7 +29,7 @@ END_SECONDS = 10
 _ONE_THREAD = ("OMP_NUM_THREADS=1", "MKL_NUM_THREADS=1")
 """For every contestant alike; each sets torch's own number, too."""
 
-_MARKS = ("open", "before-seal", "seal", "delivered", "before-record", "record")
+_MARKS = ("train", "before-seal", "seal", "delivered", "before-record", "record")
 PHASES = (
     "train and commit",
     "last commits and seal",

@@ -127,5 +127,5 @@ to 90 ms of judging. Read sets by a regular expression cost 0.44 us a key, by pr
 On all cores, a channel of 51 MB: children and their caller waited for each other at pipes of 64 KB. Pipes of 1 MiB and answers
 without the arguments of other functions took 2.13 to 1.76 s, threads that write on both sides 1.76 to 1.61. Without gain: a
 batch that a child has not begun with, taken back at the end (tried before the threads: 1.76 to 1.75 s); five batches before a
-child in the place of three. What is left to the bound of the cores' halves is a child's start (which no longer loads what judges: 126 to 91 ms of imports) and
-the last batch."""
+child in the place of three. What is left to the bound of the cores' halves is a child's start (which no longer loads what
+judges: 126 to 91 ms of imports) and the last batch."""

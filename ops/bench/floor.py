@@ -24,7 +24,7 @@ from ops.bench.workloads import Workload
 ENTRY_BYTES = 900
 """About what the envelope of a commitment has."""
 COMMITS = 2
-"""Durable commits of a round: the commitments with the seal behind them, the record with the next opening."""
+"""Durable commits of a round: the commitments with the seal behind them, the record with the next opening behind it."""
 ITEM_BYTES = 4
 """An update has a 32-bit integer for each parameter."""
 CALLS = 2
@@ -79,7 +79,7 @@ def _signatures(sites: int) -> float:
 
 
 def _commits(sites: int, place: Path) -> float:
-    """Seconds of a round's durable commits to a file of SQLite: one has an envelope for each site, the others have one."""
+    """Seconds of a round's durable commits to SQLite: one has an envelope for each site and the seal, the other two."""
     with tempfile.TemporaryDirectory(dir=place) as folder:
         raw = sqlite3.connect(Path(folder) / "bare.sqlite", isolation_level=None)
         try:
@@ -93,7 +93,7 @@ def _commits(sites: int, place: Path) -> float:
                 raw.execute("COMMIT")
 
             def all_of_a_round() -> None:
-                for count in (sites + 1, 2):
+                for count in (sites + 1, *(2,) * (COMMITS - 1)):
                     commit(count)
 
             return _median(all_of_a_round)

@@ -17,8 +17,8 @@ HEAD = """# What Fedledger costs
 
 This page is written by `make bench`, in one run on one machine; do not edit it. Times depend on the machine: compare the
 ratios. `make bench QUICK=1` measures the first two parts in small (one run each, fewer rounds; W2 and the contestant
-"one by one" left out, W4 with 200 sites, because Flower takes a minute for a thousand) within two minutes, and writes nothing. Our modules are compiled to bytecode
-before anything is measured, as an installation has them and everybody else's are here.
+"one by one" left out, W4 with 200 sites, because Flower takes a minute for a thousand) within two minutes, and writes nothing.
+Our modules are compiled to bytecode before anything is measured, as an installation has them and everybody else's are here.
 """
 
 COMPARED = """## Beside a plain loop and Flower

@@ -13,7 +13,7 @@ TRIED: Mapping[str, str] = {
 A plain loop keeps no evidence. What a round's evidence costs bare is in the table of the floor above: with 50 and with 1,000 sites
 that alone, beside the arithmetic, is about the goal. The rest is the leading process, one Python interpreter that makes,
 signs, opens, judges and stores an entry for each site; its functions are in the profiles below. With 10 sites it is fixed
-costs: four durable commits with their signed heads, two calls of Ray, and caches that are cold after each wait. Kept were:
+costs: two durable commits with their signed heads, two calls of Ray, and caches that are cold after each wait. Kept were:
 sites as one stack, packs, one call to aggregate, rows instead of objects to workers, a cache of the state beside the writer,
 entries read and written by one match, packs that are moved and not copied, a garbage collector that looks rarely.
 With 10 million parameters it is passes over memory: beside training, 40 MB from each site are encoded (28 ms), hashed by the site
@@ -47,8 +47,8 @@ Tried without gain: fewer indexes in the ledger (0.91); many rows in one INSERT 
     "audit of that round": """\
 An audit hashes more than the bundle: each file for the bundle's index, each update's chunks for its commitment, the base and
 two models, and the sum: 1,120 MB for a bundle of 520. All of it is 1.35 to 1.4 s of the processor (360 ms to hash the bundle on
-that day), 250 ms of them to load the program and numpy; both cores would be busy for 0.7 s, and are for nine tenths of 0.77 s. The first
-45 ms are one core's: Python starts, and reads what reads a bundle.
+that day), 250 ms of them to load the program and numpy; both cores would be busy for 0.7 s, and are for nine tenths of
+0.77 s. The first 45 ms are one core's: Python starts, and reads what reads a bundle.
 Kept were: modules compiled beforehand (340 ms to start and judge a small bundle, 250 with them); hashing before the command line
 is loaded, by threads that stand back for whoever judges (1,076 ms to 769 in turns; of which the standing back some 50); the
 index held against the bodies after the claims about the work; the recomputed model compared with the recorded one; patterns

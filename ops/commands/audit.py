@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``fedledger audit``: verify a run or a bundle claim by claim, export a run as a bundle, prove a single entry.
 
-What the commands do is in ``ops.audits``, loaded when a command runs: a bundle is hashed meanwhile.
+What the commands do is in ``ops.audits``, loaded when a command runs: a bundle is hashed meanwhile (``ops.ahead``).
 """
 
 from contextlib import ExitStack
@@ -47,8 +47,8 @@ def commands() -> None:
 
 @app.command()
 def verify(
-    ctx: typer.Context, path: PathArgument = None, head: HeadOption = None, key: KeyOption = None, recompute: RecomputeOption = True,
-    as_json: JsonOption = False,
+    ctx: typer.Context, path: PathArgument = None, head: HeadOption = None, key: KeyOption = None,
+    recompute: RecomputeOption = True, as_json: JsonOption = False,
 ) -> None:  # fmt: skip
     """Judge every claim about a run or a bundle, or a proof file of one entry, with what each rests on."""
     settings.prepare_numpy()

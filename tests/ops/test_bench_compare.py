@@ -146,7 +146,7 @@ def test_a_run_out_of_a_journal() -> None:
 
 
 def test_phases_add_up_to_the_rounds() -> None:
-    kinds = ("before-open", "open", "site-committed", "before-seal", "seal", "delivered", "before-record", "record")
+    kinds = ("open", "train", "site-committed", "before-seal", "seal", "delivered", "before-record", "record")
     lines, now = [], 1.0
     for number in (1, 2, 3):
         for step, kind in enumerate(kinds):

@@ -74,7 +74,7 @@ def test_of_a_network_that_is_elsewhere_its_operators_are_asked(next_: str | Non
     assert "operators" in str(explained.next)
 
 
-def test_a_replica_takes_nothing_by_submission_and_replicas_one_log(tmp_path: Path) -> None:
+def test_a_replica_takes_nothing_by_submission_and_replays_one_log(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     Replica.open(path, origin="fedledger/x/channel/code").close()
     with SqliteLedger.open(path) as ledger:

@@ -79,13 +79,13 @@ class Asking:
         """
         failures: list[CallFailed] = []
         unfounded: UnfoundedError | None = None
-        for peer in list(peers):
+        for peer in list(peers):  # as they are now: a caller may rank them anew while this goes on
             if last is not None and block > last:  # also where a stream broke off behind its last block
                 return block, []
             try:
                 for read in self._shown(peer, block, last, None if last == FOR_EVER else turn):
                     taken = take(read, peer, block)
-                    block += 1
+                    block, unfounded = block + 1, None
                     yield taken
                 return block, []
             except CallFailed as failure:

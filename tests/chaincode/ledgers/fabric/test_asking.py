@@ -2,6 +2,7 @@
 """The loop that asks peers for blocks: where one ends the next goes on, and what a caller does not believe another may show."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -94,3 +95,17 @@ def test_the_first_block_is_that_of_any_peer_that_answers(
     found = first_hash(peers, member, network.profile.channel, heard.append)
     assert found == hash_of(recording("raft").blocks[0])
     assert len(heard) == 1
+
+
+def test_an_untrue_block_that_another_peer_shows_right_is_forgotten(peers: list[Peer], asking: Asking) -> None:
+    failures = iter([True])
+
+    def take(_: Any, peer: Peer, place: int) -> int:
+        if peer is peers[0] and place == 0:
+            raise UnfoundedError("block-data-hash", "It is not what was ordered.")
+        if place == 3 and next(failures, False):
+            raise CallFailed("blocks", peer.node, "UNAVAILABLE", "it breaks off")
+        return place
+
+    patient = replace(asking, patience=5.0)
+    assert list(patient.blocks(peers, 0, HIGH, take, turn=5)) == list(range(HIGH + 1))
