@@ -165,9 +165,10 @@ def test_what_the_peer_refuses_is_said(peer: PeerEnd, monkeypatch: pytest.Monkey
 
 def test_bytes_that_are_no_transaction_are_refused(peer: PeerEnd) -> None:
     assert peer.ready.wait(10)
-    for payload, proposal in [(b"\xff", signed()), (b"", proposal_pb2.SignedProposal(proposal_bytes=b"\xff"))]:
-        simulation = peer._running[CHANNEL, "odd"] = Simulation({})
-        peer.send(MESSAGE(type=MESSAGE.TRANSACTION, payload=payload, txid="odd", channel_id=CHANNEL, proposal=proposal))
+    odd = [("one", b"\xff", signed()), ("other", b"", proposal_pb2.SignedProposal(proposal_bytes=b"\xff"))]
+    for txid, payload, proposal in odd:  # the first one may be under way still when its answer is here
+        simulation = peer._running[CHANNEL, txid] = Simulation({})
+        peer.send(MESSAGE(type=MESSAGE.TRANSACTION, payload=payload, txid=txid, channel_id=CHANNEL, proposal=proposal))
         assert simulation.done.wait(10)
         assert "cannot be read" in simulation.response.message
 
