@@ -33,10 +33,9 @@ class Author:
         self, kind: str, at: int, body: Mapping[str, Any], *, agreement: str = "", subjects: Mapping[str, str] = NONE
     ) -> bytes:
         """The signed envelope of an entry; the federation, and the agreement if there is one, join its subjects."""
-        unsigned = self.write(kind, at, body, agreement=agreement, subjects=subjects)
-        return unsigned.sealed(unsigned.sign())
+        return self.unsigned(kind, at, body, agreement=agreement, subjects=subjects).signed()
 
-    def write(
+    def unsigned(
         self, kind: str, at: int, body: Mapping[str, Any], *, agreement: str = "", subjects: Mapping[str, str] = NONE
     ) -> Unsigned:
         """As ``entry``, but still to be signed."""
@@ -46,13 +45,13 @@ class Author:
         return write_entry(kind, member=self.member, at=at, subjects=digests, body=body, signer=self.identity)
 
 
-def seal_all(entries: Sequence[Unsigned], threads: int = CORES) -> list[bytes]:
+def sign_all(entries: Sequence[Unsigned], threads: int = CORES) -> list[bytes]:
     """The signed envelopes of entries, in order. OpenSSL signs without Python's lock: the signatures of many are made in
     threads, which do nothing else. Raises EvidenceError(envelope-signature)."""
     each = max(_WORTH_A_THREAD, -(-len(entries) // threads))
     parts = [entries[first : first + each] for first in range(0, len(entries), each)]
     signatures = [one for part in in_threads(_sign, parts, threads) for one in part]
-    return [entry.sealed(signature) for entry, signature in zip(entries, signatures, strict=True)]
+    return [entry.with_signature(signature) for entry, signature in zip(entries, signatures, strict=True)]
 
 
 def _sign(entries: Sequence[Unsigned]) -> list[bytes]:

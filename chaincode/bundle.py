@@ -13,11 +13,12 @@ Loaded before all else where a bundle is audited, whose bytes are then hashed wh
 
 import re
 from collections.abc import Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from threading import Lock
 from typing import Final, NoReturn
 
 from chaincode import artefacts
@@ -36,6 +37,7 @@ _RECORD: Final = re.compile(
 )
 _LINE: Final = re.compile(rb"[^\n]*\n")
 _LARGE: Final = 1 << 16  # bytes of a body that is worth a thread
+_PIECE: Final = 1 << 20  # bytes that are hashed before anybody asks whether to go on
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +50,38 @@ class File:
     offset: int
 
 
+class _Hashing:
+    """The hash of one body, piece by piece: begun by a thread that stands back, taken over by whoever needs it now."""
+
+    def __init__(self, view: memoryview, file: File) -> None:
+        self._view, self._position, self._end = view, *_span(file)
+        self._hash, self._lock = sha256(), Lock()
+        self.taken = False
+
+    def step(self) -> bool:
+        """Hash the next piece; False where there is none."""
+        with self._lock:
+            stop = min(self._position + _PIECE, self._end)
+            self._hash.update(self._view[self._position : stop])
+            self._position = stop
+            return stop < self._end
+
+    def finish(self) -> str:
+        """The hash, of which the rest is made here."""
+        self.taken = True
+        while self.step():
+            pass
+        return self._hash.hexdigest()
+
+
 class Bundle:
     """A bundle that is open for reading, mapped and never copied. Use it as a context manager, or ``close`` it."""
 
     def __init__(self, view: memoryview, files: dict[str, File]) -> None:
         """For ``open_bundle`` only."""
         self._view, self.files = view, files
-        self._ahead: dict[str, Future[bool]] = {}
+        self._ahead: dict[str, _Hashing] = {}
+        self._stopped = False
 
     def body(self, name: str) -> memoryview | None:
         """A file's bytes, None where the bundle has no such file. NOT verified: ``altered`` does that."""
@@ -64,15 +91,25 @@ class Bundle:
     def hash_ahead(self, pool: Executor) -> None:
         """Have large bodies hashed from now on, the largest first, so that nobody waits for one at the end."""
         large = sorted((f for f in self.files.values() if f.length >= _LARGE), key=lambda file: -file.length)
-        self._ahead = {file.name: pool.submit(self._differs, file) for file in large}
+        self._ahead = {file.name: _Hashing(self._view, file) for file in large}
+        waiting = iter(self._ahead.values())
+        for _ in range(CORES):
+            pool.submit(self._hash_some, waiting)
+
+    def _hash_some(self, waiting: Iterator[_Hashing]) -> None:
+        for hashing in waiting:
+            while not (self._stopped or hashing.taken) and hashing.step():
+                pass
+
+    def stop(self) -> None:
+        """Have nothing more hashed ahead."""
+        self._stopped = True
 
     def altered(self, file: File) -> bool:
-        """Whether a file's bytes are not those of the index; what is being hashed is waited for, the rest is hashed here."""
-        ahead = self._ahead.get(file.name)
-        return self._differs(file) if ahead is None or ahead.cancel() else ahead.result()
-
-    def _differs(self, file: File) -> bool:
-        return sha256(self._view[file.offset : file.offset + file.length]).hexdigest() != file.sha256
+        """Whether a file's bytes are not those of the index: what has not been hashed of them yet is hashed here, for the
+        threads that stand back may not come to it for long."""
+        hashing = self._ahead.get(file.name) or _Hashing(self._view, file)
+        return hashing.finish() != file.sha256
 
     @property
     def of_channel(self) -> bool:
@@ -137,6 +174,7 @@ def open_bundle(path: Path, *, ahead: bool = False) -> Iterator[Bundle]:
             bundle.hash_ahead(pool)
             yield bundle
         finally:
+            bundle.stop()
             pool.shutdown(cancel_futures=True)
 
 

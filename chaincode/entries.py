@@ -64,8 +64,7 @@ def make_entry(
     kind: str, *, member: str, at: int, subjects: Mapping[str, str], body: Mapping[str, Any], signer: Identity
 ) -> bytes:
     """The signed envelope of an entry. Raises as ``write_entry``, and EvidenceError(envelope-signature)."""
-    unsigned = write_entry(kind, member=member, at=at, subjects=subjects, body=body, signer=signer)
-    return unsigned.sealed(unsigned.sign())
+    return write_entry(kind, member=member, at=at, subjects=subjects, body=body, signer=signer).signed()
 
 
 def write_entry(

@@ -184,7 +184,8 @@ def verify_note(note: str | bytes, verifiers: Collection[Verifier]) -> tuple[str
         if signer is not None:
             times[signer] = max(times.get(signer, 0), _verify_line(line, signer, parsed.text))
     if not times:
-        raise EvidenceError("note-unsigned", "No known key has signed the note.")
+        names = ", ".join(sorted({line.name for line in parsed.signatures})) or "nobody"
+        raise EvidenceError("note-unsigned", f"No known key has signed the note; signed by {names}, with other keys.")
     return parsed.text, times
 
 

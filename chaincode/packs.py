@@ -92,10 +92,11 @@ def _name(line: bytes) -> str:
     return f"{sha256(line).hexdigest()}.pack"
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove what writers of packs that were killed have left: files that nobody has written to for STALE_SECONDS."""
+def remove_unfinished(folder: Path, names: re.Pattern[str] = _UNFINISHED) -> None:
+    """Remove what writers that were killed have left, of packs or of other names: files that nobody has written to for
+    STALE_SECONDS."""
     with os.scandir(folder) as entries:
-        left = [entry for entry in entries if _UNFINISHED.fullmatch(entry.name)]
+        left = [entry for entry in entries if names.fullmatch(entry.name)]
     for entry in left:
         with suppress(OSError):  # they are only in the way
             status = entry.stat(follow_symlinks=False)

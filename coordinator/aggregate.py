@@ -16,8 +16,8 @@ from coordinator.ports import Delivery, FinishOrder, Outcome, PartialSum
 from identity.errors import EvidenceError, Unavailable
 
 OVERHEAD, AT_ONCE = 1 << 17, 10 << 20
-"""What one update costs in a sum beside its bytes, in bytes that take as long; and how many bytes one worker verifies
-and sums sooner than a second call could be made."""
+"""What one update costs in a sum beside its bytes, in bytes that take as long; and how many bytes one worker verifies and sums
+sooner than two do and a third call finishes: fifty updates of 40 kB took 8 ms with that, and 16 ms in three calls."""
 AT_A_TIME = 512
 """So many updates are summed by shards at most: each worker has all of them open at once, and a process may not open more
 than some thousand files."""

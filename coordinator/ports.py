@@ -78,7 +78,7 @@ class Aggregator(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SignedAnswer:
     """What a site has signed in an open round, for whoever submits it: ``seat`` is its seat's state if that is accepted,
     ``kind`` and ``facts`` (``site``, its name, among them) are for whoever watches."""
 
@@ -93,7 +93,7 @@ class Sites(Protocol):
     """The sites, as the round driver meets them: in a simulation they are agents in this process, across a network it
     waits for their entries and bytes."""
 
-    def train(self, agreement: str, until: int) -> Iterator[Sequence[Answer]]:
+    def train(self, agreement: str, until: int) -> Iterator[Sequence[SignedAnswer]]:
         """Let the roster's sites act on the open round; yields what they have signed, as it comes, for the driver to submit.
 
         Ends when each has committed, declined or fallen silent, at the latest at the UTC second ``until``. What a site

@@ -14,6 +14,7 @@ opening behind a record. Where the ledger refuses the one in front, it refuses t
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -43,10 +44,9 @@ from coordinator.steps import (
     Wait,
 )  # fmt: skip
 from coordinator.submitting import Submitter
-from identity.errors import EvidenceError, Rejected
+from identity.errors import EvidenceError, Rejected, Unavailable
 from participant.agent import RoundView, read_round
 
-NONE: Mapping[str, str] = {}
 STALE = frozenset({"at-precedes-head", "not-in-standing", "reason-unfounded", "seal-too-early"})
 """Refusals that say that the ledger has moved on since it was read."""
 TRIES = 3
@@ -169,13 +169,13 @@ class Driver:
                 self._tell("wait", view, until=step.until, members=step.members)
                 self._clock.wait_until(step.until)
             case Seal():
-                self._submitter.write(self._sealing(step, view))
+                self._submitter.submit(self._sealing(step, view))
             case Collect():
                 self._collect(step, view)
             case Record():
                 self._record(step, view)
             case Abort():
-                self._submitter.write(
+                self._submitter.submit(
                     Draft("abort", view.head.round, view.head.attempt, self._at(view), {"reason": step.reason})
                 )
                 self._settle()
@@ -184,7 +184,7 @@ class Driver:
         needed = view.terms.attest_next_open if step.round > 1 else 0
         attested = list(self._sites.attest(self._digest, step.round - 1, needed)) if needed else []
         self._gathered = Gathered()
-        self._submitter.write(self._opening(step, view, attested))
+        self._submitter.submit(self._opening(step, view, attested))
 
     def _opening(self, step: Open, view: RoundView, attested: Sequence[str] = ()) -> Draft:
         at = self._at(view)
@@ -265,16 +265,21 @@ class Driver:
         body = {"included": list(step.included), "omitted": _named(step.omitted), "examples": order.weight,
                 "metrics": dict(outcome.metrics)}  # fmt: skip
         record = Draft("record", view.head.round, view.head.attempt, self._at(view), body, subjects)
-        self._submitter.write(record, *self._following(view, record.at, outcome))
+        following: list[Draft] = []
+        with suppress(Unavailable):  # a record does not wait for what the next opening wants to know
+            following += self._following(view, record.at, outcome)
+        self._submitter.submit(record, *following)
         for path in self._gathered.adopted:
             forget(path)
         self._settle()
 
     def _following(self, view: RoundView, at: int, outcome: Outcome) -> Iterable[Draft]:
-        """The next round's opening, where it waits for nothing but the record of this one."""
-        if view.head.round == view.terms.rounds or view.terms.attest_next_open:
+        """The next round's opening, where it waits for nothing but the record of this one, and there is more than one attempt
+        for it: a coordinator that is gone for long finds an open round."""
+        if view.head.round == view.terms.rounds or view.terms.attest_next_open or view.terms.attempts == 1:
             return
         head = replace(view.head, state="recorded", at=at, base=outcome.model, optimiser=outcome.optimiser)
+        # Read whole: after the seal, who acts has no view of the parties and members.
         after = replace(read_round(self._ledger, self._digest, self._agreement["parties"]), head=head)
         if isinstance(step := self._next(after), Open):
             yield self._opening(step, after)

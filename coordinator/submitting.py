@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from chaincode.author import Author, accepted
 from chaincode.ledgers import Ledger, Receipt
 from chaincode.state import Head
-from coordinator.ports import Answer
+from coordinator.ports import SignedAnswer
 from coordinator.steps import Draft, Event
 from identity.errors import Rejected
 
@@ -17,14 +17,14 @@ class Submitter:
     def __init__(self, author: Author, agreement: str, ledger: Ledger, watch: Callable[[Event], None]) -> None:
         self._author, self._agreement, self._ledger, self._watch = author, agreement, ledger, watch
 
-    def write(self, draft: Draft, *following: Draft) -> None:
+    def submit(self, draft: Draft, *following: Draft) -> None:
         """Submit an entry and, in the same batch, what follows from it. What of that is refused is left to a later decision.
 
         Raises:
             Rejected: the first one is refused.
         """
         drafts = (draft, *following)
-        outcomes = self._submit(drafts)
+        outcomes = self._submit((), drafts)
         self._tell(drafts, outcomes)
         try:
             accepted(outcomes[0])
@@ -33,17 +33,17 @@ class Submitter:
             message = f"{place}: the contract refuses '{draft.kind}'. {refusal.message}"
             raise Rejected(refusal.code, message, next=refusal.next) from refusal
 
-    def relay(self, answers: Sequence[Answer], head: Head, following: Sequence[Draft]) -> None:
+    def relay(self, answers: Sequence[SignedAnswer], head: Head, following: Sequence[Draft]) -> None:
         """Submit what sites have signed in the round of this head and, in the same batch, what follows from it."""
-        outcomes = self._submit(following, [answer.envelope for answer in answers])
-        for answer, outcome in zip(answers, outcomes, strict=False):  # those of what follows come after them
+        outcomes = self._submit([answer.envelope for answer in answers], following)
+        for answer, outcome in zip(answers, outcomes[: len(answers)], strict=True):
             kind, facts = answer.kind, answer.facts
             if isinstance(outcome, Rejected):
                 kind, facts = "site-rejected", {"site": facts["site"], "code": outcome.code, "message": outcome.message}
             self._watch(Event(kind, head.round, head.attempt, facts))
         self._tell(following, outcomes[len(answers) :])
 
-    def _submit(self, drafts: Sequence[Draft], envelopes: Sequence[bytes] = ()) -> list[Receipt | Rejected]:
+    def _submit(self, envelopes: Sequence[bytes], drafts: Sequence[Draft]) -> list[Receipt | Rejected]:
         """Submit envelopes, and behind them the drafts; an outcome each, in order."""
         for draft in drafts:
             self._watch(Event(f"before-{draft.kind}", draft.round, draft.attempt, draft.body))

@@ -6,6 +6,7 @@ another process.
 """
 
 import os
+import re
 import secrets
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -23,6 +24,7 @@ from chaincode.evidence import ShardEvidence
 from chaincode.files import mapped, sync
 from chaincode.models import model_digest, read_safetensors, write_safetensors
 from chaincode.optimisers import parse_optimiser
+from chaincode.packs import remove_unfinished
 from chaincode.process import collect_rarely
 from chaincode.recompute import Result, finish, load_state, to_model, to_vector
 from chaincode.threads import CORES
@@ -35,11 +37,13 @@ from identity.errors import Error, EvidenceError
 from participant.ports import TrainFailure, TrainOrder, TrainResult
 from participant.tasks import load_task
 from participant.train import LocalTrainer
-from participant.values import Arrays, to_arrays, to_tensors
+from participant.values import Arrays, describe_failure, to_arrays, to_tensors
 
 Answer = TrainResult | TrainFailure
 Floats = NDArray[np.float32]
 
+_UNNAMED = re.compile(r"\.[0-9a-f]{16}\.unnamed")
+"""What a model's file is called until its digest is known."""
 SLICE_SECONDS = 0.25
 """After this long a worker answers with what it has: progress is seen, and a lost worker takes little with it."""
 
@@ -53,6 +57,8 @@ class Worker:
         self._task = load_task(settings.task)
         self._trainer = LocalTrainer(self._task, settings.sites, settings.seed)
         self._models, self._blobs = Path(settings.models), BlobStore(settings.blobs)
+        if self._models.is_dir():
+            remove_unfinished(self._models, _UNNAMED)
         self._summing = Summing(self._trainer.specs, BlobStore(settings.blobs))
         self._beside = ThreadPoolExecutor(1)  # starting a thread for each round takes three times as long as using one
         self._evaluation: str | None = None
@@ -261,4 +267,4 @@ class Host:
         except Error:
             raise
         except Exception as error:
-            raise Error("worker-failed", f"{method}: {type(error).__name__}: {str(error)[:500]}") from error
+            raise Error("worker-failed", f"A worker fails to {method}: {describe_failure(error)}") from error

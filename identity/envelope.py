@@ -75,7 +75,11 @@ class Unsigned:
             raise EvidenceError("envelope-signature", message)
         return signature
 
-    def sealed(self, signature: bytes) -> bytes:
+    def signed(self) -> bytes:
+        """The canonical bytes of the signed envelope. Raises as ``sign``."""
+        return self.with_signature(self.sign())
+
+    def with_signature(self, signature: bytes) -> bytes:
         """The canonical bytes of the envelope with a signature that ``sign`` has made."""
         body, sig, did = canonical.b64encode(self.payload), canonical.b64encode(signature), self.signer.did
         plain = f'{{"payload":"{body}","payloadType":"{self.payload_type}","signatures":[{{"keyid":"{did}","sig":"{sig}"}}]}}'
@@ -83,12 +87,6 @@ class Unsigned:
             return plain.encode("ascii")
         signatures = [{"keyid": did, "sig": sig}]
         return canonical.dumps({"payload": body, "payloadType": self.payload_type, "signatures": signatures})
-
-
-def seal(payload: bytes, payload_type: str, signer: Identity) -> bytes:
-    """The canonical bytes of an envelope over `payload`, signed by `signer`. Raises as ``Unsigned`` and its ``sign``."""
-    unsigned = Unsigned(payload, payload_type, signer)
-    return unsigned.sealed(unsigned.sign())
 
 
 def parse(data: bytes, *, limit: int = ENVELOPE_LIMIT) -> Envelope:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is begun before the command line is loaded and understood: a bundle that is to be audited is hashed meanwhile.
 
-A guess at what the command line means costs nothing but the work, wherever it is wrong: the command takes what was begun only
-for the very file that it is about.
+A guess at what the command line means costs nothing but the work done until its end, wherever it is wrong: the command takes what
+was begun only for the very file that it is about.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ class Feed:
             if index < held and self._replica.entry(index).id != entry.id:
                 message = f"Entry {index} of the replica is not the one in the channel's blocks."
                 raise EvidenceError(
-                    "mirror-differs", message, next=f"Remove {self._folder / 'ledger.sqlite'}: it is made again."
+                    "replica-differs", message, next=f"Remove {self._folder / 'ledger.sqlite'}: it is made again."
                 )
         self._replica.extend(entries[max(0, held - self._count) :])
         self._indexes.update((entry.id, index) for index, entry in enumerate(entries, self._count))

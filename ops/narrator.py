@@ -107,4 +107,4 @@ class Narrator:
         return f"recorded {short(facts['model'])}: {kept}. Held-out {metrics or 'metrics: none'}"
 
     def _aborted(self, event: Event) -> str:
-        return f"given up ({event.facts['reason']}); the next attempt follows"
+        return f"given up ({event.facts['reason']})"

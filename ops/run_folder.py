@@ -169,7 +169,7 @@ def resolve(path: Path | str | None = None) -> RunFolder:
 
 def _named(path: Path) -> RunFolder:
     if not path.exists():
-        raise UsageError("run-missing", f"There is no folder {path}.", next=_list_runs())
+        raise UsageError("run-missing", f"There is no file or folder {path}.", next=_list_runs())
     if not RunFolder(path).is_run():
         raise UsageError("not-a-run", f"{path} is no run folder: it has no ledger.sqlite.", next=_list_runs())
     return RunFolder(path)

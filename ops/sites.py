@@ -4,11 +4,11 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from chaincode.author import Clock, demand, read_all, seal_all, submit
+from chaincode.author import Clock, demand, read_all, sign_all, submit
 from chaincode.ledgers import Ledger
 from chaincode.place import Place
 from chaincode.state import Attestation, Result, attest_key, result_key
-from coordinator.ports import Answer
+from coordinator.ports import SignedAnswer
 from identity.envelope import Unsigned
 from identity.errors import CredentialError, Rejected
 from participant.agent import RoundView, read_round
@@ -39,12 +39,12 @@ class SimulatedSites:
         self._agents, self._ledger, self._trainer, self._clock = agents, ledger, trainer, clock
         self._recompute, self._outbox = recompute, outbox
 
-    def train(self, agreement: str, until: int) -> Iterator[Sequence[Answer]]:
+    def train(self, agreement: str, until: int) -> Iterator[Sequence[SignedAnswer]]:
         """Order training from every agent with an open seat; yields what the sites of each worker sign, as it comes. What
         is not trained when the commitments close is a failure of its site."""
         view = read_round(self._ledger, agreement, list(self._agents), acting=True)
         orders: list[TrainOrder] = []
-        refused: list[Answer] = []
+        refused: list[SignedAnswer] = []
         for member, agent in self._agents.items():
             seat = view.seats.get(member)
             if seat is None or seat.state != "open":
@@ -53,7 +53,7 @@ class SimulatedSites:
                 order = agent.order(view)
             except (Rejected, CredentialError) as why:
                 facts = {"site": agent.site, "code": why.code, "message": why.message}
-                refused.append(Answer(member, "declined", "site-refuses", facts, agent.decline(view, "policy")))
+                refused.append(SignedAnswer(member, "declined", "site-refuses", facts, agent.decline(view, "policy")))
                 continue
             if order is not None:
                 orders.append(order)
@@ -63,7 +63,7 @@ class SimulatedSites:
             written = [(result, self._agents[result.member].answer(view, result)) for result in results]
             spoken = [(result, entry) for result, entry in written if entry is not None]  # a silent site signs nothing
             if spoken:
-                envelopes = seal_all([entry for _, entry in spoken])
+                envelopes = sign_all([entry for _, entry in spoken])
                 yield [_answer(result, data) for (result, _), data in zip(spoken, envelopes, strict=True)]
 
     def deliver(self, agreement: str, members: Sequence[str]) -> Mapping[str, Place]:
@@ -90,11 +90,11 @@ class SimulatedSites:
         self._outbox.clean()
 
 
-def _answer(result: TrainResult | TrainFailure, envelope: bytes) -> Answer:
+def _answer(result: TrainResult | TrainFailure, envelope: bytes) -> SignedAnswer:
     """What a site has signed about its training."""
     facts: dict[str, Any] = {"site": result.site}
     if isinstance(result, TrainFailure):
         facts |= {"code": result.code, "message": result.message}
-        return Answer(result.member, "declined", "site-failed", facts, envelope)
+        return SignedAnswer(result.member, "declined", "site-failed", facts, envelope)
     facts |= {"examples": result.examples, "metrics": result.metrics}
-    return Answer(result.member, "committed", "site-committed", facts, envelope)
+    return SignedAnswer(result.member, "committed", "site-committed", facts, envelope)

@@ -158,17 +158,16 @@ class Agent:
             return self._declining(view, "no-data" if result.code == "no-data" else "training-failed")
         body = {**_place(view), "size": result.size, "examples": result.examples,
                 "metrics": dict(result.metrics) if view.terms.share_metrics else None}  # fmt: skip
-        return self.author.write(
+        return self.author.unsigned(
             "commit", self._at(view), body, agreement=view.agreement, subjects={"update": result.digest}
         )
 
     def decline(self, view: RoundView, reason: str) -> bytes:
         """The statement that this site does not take part in the attempt, with a reason of ``kinds.DECLINES``."""
-        unsigned = self._declining(view, reason)
-        return unsigned.sealed(unsigned.sign())
+        return self._declining(view, reason).signed()
 
     def _declining(self, view: RoundView, reason: str) -> Unsigned:
-        return self.author.write(
+        return self.author.unsigned(
             "decline", self._at(view), {**_place(view), "reason": reason}, agreement=view.agreement
         )
 

@@ -32,7 +32,9 @@ class Outbox:
         """Write whole updates, each with its digest. Raises OSError."""
         if len(blobs) > 1:
             for pack in write_packs(self.folder, blobs, fsync=False):
-                start_writing_back(pack)
+                start_writing_back(
+                    pack
+                )  # it is to be on the disk soon; a large update's bytes would keep commits waiting
             return
         for digest, blob in blobs:  # the name is known before the file: one without renaming
             with self._create(digest) as file:

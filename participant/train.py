@@ -46,7 +46,7 @@ class LocalTrainer:
     """
 
     def __init__(self, task: Task, sites: Sequence[str], seed: int, kept: int = 1 << 28) -> None:
-        """Build the model. Raises UsageError: ``task-model``, ``task-rules``."""
+        """Build the model. Raises UsageError: ``task-model``, ``task-rules``, ``task-evaluation``."""
         prepare_process()
         self.task, self._sites, self._seed, self._kept = task, {s: i for i, s in enumerate(sites)}, seed, kept
         self._model = self._build()
@@ -54,8 +54,7 @@ class LocalTrainer:
         self._stack = Stack(task, self._model) if task.stacked else None
         self._data: dict[tuple[str, int], Data] = {}
         self._held = 0
-        held_out = task.evaluation_data()
-        self._held_out = held_out if held_out is not None and len(held_out[1]) else None
+        self._held_out = self._hold_out()
 
     def _build(self) -> nn.Module:
         seed_all(derive_seed("initial model", self._seed))
@@ -68,6 +67,13 @@ class LocalTrainer:
                 "task-model", f"build_model() returns a {type(model).__name__}. Example: return nn.Linear(4, 2)"
             )
         return model
+
+    def _hold_out(self) -> Data | None:
+        try:
+            data = self.task.evaluation_data()
+            return data if data is not None and len(data[1]) else None
+        except (Exception, SystemExit) as error:
+            raise UsageError("task-evaluation", f"evaluation_data() raises {describe_failure(error)}") from error
 
     def initial(self) -> Arrays:
         """The initial model, the same for every process."""

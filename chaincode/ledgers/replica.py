@@ -30,7 +30,7 @@ class Replica(Held):
     def open(cls, path: Path, *, origin: str, timeout: float = DEFAULT_TIMEOUT) -> Self:
         """Open the replica of the log `origin`; make an empty one where there is none.
 
-        Raises EvidenceError: mirror-other (the file is a ledger of its own, or replays another log), and as
+        Raises EvidenceError: replica-other (the file is a ledger of its own, or replays another log), and as
         `SqliteLedger.open`.
         """
         if not path.exists():
@@ -38,14 +38,14 @@ class Replica(Held):
         replay = _Replay(Connection.writer(path, timeout))
         try:
             if not replay.replays(origin):
-                raise EvidenceError("mirror-other", f"{path} is no replica of the log {origin}.")
+                raise EvidenceError("replica-other", f"{path} is no replica of the log {origin}.")
             return cls(Connection.reader(path, timeout), replay)
         except BaseException:
             replay.close()
             raise
 
     def extend(self, entries: Sequence[Entry]) -> None:
-        """Add the log's next entries. Raises EvidenceError(mirror-refused) for one that the contract refuses."""
+        """Add the log's next entries. Raises EvidenceError(replica-refused) for one that the contract refuses."""
         if entries:
             self._replay.extend(entries)
 
@@ -69,5 +69,5 @@ class _Replay(Store):
         for entry, refusal in zip(entries, verdicts, strict=True):
             if refusal is not None:
                 message = f"The log holds entry {entry.id[:12]} ({entry.kind}), which the contract refuses: {refusal}"
-                raise EvidenceError("mirror-refused", message)
+                raise EvidenceError("replica-refused", message)
         return None, list(entries), writes

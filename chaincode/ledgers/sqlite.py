@@ -74,7 +74,7 @@ class SqliteLedger(Held):
         reader may ask for that judges a damaged ledger itself, it does not. Whether the tree is that of the entries is
         for an audit to say.
 
-        Raises UsageError: ledger-missing, ledger-mirror (for writing), ledger-wrong-key (`sign` is another key's); EvidenceError:
+        Raises UsageError: ledger-missing, ledger-replica (for writing), ledger-wrong-key (`sign` is another key's); EvidenceError:
         ledger-not-a-ledger, ledger-schema-newer, ledger-schema, ledger-head-mismatch, note-*, checkpoint-*;
         Unavailable: ledger-locked, ledger-cannot-open, ledger-not-writable, ledger-wal-pending.
         """

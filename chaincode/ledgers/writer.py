@@ -26,7 +26,7 @@ class Writer(Store):
         try:
             if not self._inside.vkey:
                 message = f"{connection.path} is the replica of a Fabric channel: entries come into it with the channel's blocks."
-                raise UsageError("ledger-mirror", message)
+                raise UsageError("ledger-replica", message)
             self._log = parse_vkey(self._inside.vkey)
             self._door = Door(self._log.name, self._inside.vkey, skew)
             self._check_signer(self._checkpoint)

@@ -180,19 +180,19 @@ def _throughput(here: Network, theirs: Consortium, ours: Consortium, floor: Floo
     waiting: list[Steps] = [mine.next()]
 
     def store() -> float:
-        seconds = mine.store(waiting.pop())[1]
+        seconds = mine.store(waiting.pop())[0]
         waiting.append(mine.next())
         return seconds
 
-    taken = take_turns(lambda: floor.store([waiting[0][1]])[0], store, sizes.turns)
-    some = waiting[0][1][:EACH]
+    taken = take_turns(lambda: floor.store([waiting[0][0]])[0], store, sizes.turns)
+    some = waiting[0][0][:EACH]
     each = len(some) / median(floor.store_each(some) for _ in range(min(3, sizes.turns)))
     stored = sizes.commitments / median(_stored(embedded) for _ in range(3))
     return Throughput(sizes.commitments, taken, each, stored, bursts(here, mine, waiting.pop(), floor))
 
 
 def _stored(deal: Deal) -> float:
-    return deal.store(deal.next())[1]
+    return deal.store(deal.next())[0]
 
 
 def rows(found: Found) -> list[Row]:

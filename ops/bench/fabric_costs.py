@@ -41,9 +41,8 @@ class Bursts:
 
 def bursts(here: Network, deal: Deal, round_: Steps, floor: Floor) -> Bursts:
     """Store a round of a deal; its commitments are the burst. The same bytes go to the function that does nothing before."""
-    open_, commitments, *rest = round_
+    commitments, *rest = round_
     nothing = _burst(here, lambda: floor.store([commitments])[0])
-    deal.store([open_])
     ours = _burst(here, lambda: deal.store([commitments])[0])
     deal.store(rest)
     return Bursts(len(commitments), ours, nothing)

@@ -25,8 +25,8 @@ PAGE = """# The Fabric ledger, measured
 
 This page is written by `make bench-fabric`, in one run on one machine; do not edit it. Times depend on the machine, on
 which peers, orderer, contract servers and client share the cores: compare the ratios. Three organisations, two of which
-endorse a transaction; one Raft orderer that cuts a block after 100 ms. A round is four steps that wait for one another:
-open, the commitments, seal, record. The network alone does the same transactions, of the same bytes, with a function that
+endorse a transaction; one Raft orderer that cuts a block after 100 ms. A round is three steps that wait for one another:
+the commitments, the seal, the record with the next opening. The network alone does the same transactions, of the same bytes, with a function that
 does nothing. Medians of turns: embedded ledger, network alone, Fabric.
 
 Commitments a second stand beside two floors. A transaction for each commitment that does nothing is the network as a client

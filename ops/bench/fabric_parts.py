@@ -29,7 +29,8 @@ AT_ONCE = 32
 """Transactions that do nothing and are being endorsed or submitted at once; more of them do not come through faster. Any
 number waits for blocks meanwhile."""
 Steps = list[list[bytes]]
-"""The entries of a round in the groups that wait for one another: open, commitments, seal, record."""
+"""The entries of a round in the groups that wait for one another, as a run submits them: the commitments, by the sites'
+organisations; the seal; the record with the next opening."""
 
 
 def append(ledger: Ledger, envelopes: Sequence[bytes]) -> None:
@@ -85,16 +86,17 @@ class Deal:
         agreed |= {"not_before": now - DAY, "not_after": now + 30 * DAY}
         self._by, self._round = Signing(who, consortium.federation, agreement_digest(agreed)), 0
         append(self._ledger, [self._by.propose(now, agreed), *(self._by.sign(now, site) for site in who.sites)])
+        append(self._ledger, [self._by.open(now, 1, digest("model", 0))])
 
     def next(self) -> Steps:
-        """Sign the next round."""
+        """Sign the round that is open, and the opening of the next one."""
         self._round, now = self._round + 1, int(time.time())
         n, by = self._round, self._by
         commitments = [
             by.commit(now, n, site, digest("update", n, s), ELEMENTS * 4 + 400) for s, site in enumerate(by.who.sites)
         ]
         record = by.record(now, n, digest("sum", n), digest("model", n))
-        return [[by.open(now, n, digest("model", n - 1))], commitments, [by.seal(now, n)], [record]]
+        return [commitments, [by.seal(now, n)], [record, by.open(now, n + 1, digest("model", n))]]
 
     def store(self, steps: Steps) -> list[float]:
         """Store a round; the seconds of each of its steps."""

@@ -5,6 +5,7 @@
 Where a task is goes between processes, never the task itself.
 """
 
+import ast
 import importlib
 import inspect
 import sys
@@ -50,7 +51,8 @@ def locate_task(reference: str, folder: Path | str) -> TaskLocation:
     """Where the task that a federation file in ``folder`` names is; nothing is imported.
 
     Raises:
-        UsageError: ``task-unknown`` for another form or name, ``task-missing`` where there is no such file.
+        UsageError: ``task-unknown`` for another form or name, ``task-missing`` where there is no such file,
+            ``task-not-loadable`` where it is no Python, ``task-class`` where nothing in it has the class's name.
     """
     if reference in READY:
         module, attribute = READY[reference]
@@ -64,7 +66,23 @@ def locate_task(reference: str, folder: Path | str) -> TaskLocation:
         raise UsageError("task-unknown", f"{message} Example: my_{path.name}")
     if not path.is_file():
         raise UsageError("task-missing", f"There is no file {path} for the task {reference[:200]!r}. {_HELP}")
+    _check_source(path, attribute)
     return TaskLocation(reference, f"fedledger_task_{path.stem}", str(path), attribute)
+
+
+def _check_source(path: Path, attribute: str) -> None:
+    """Refuse by its source what a worker could not load, before anything begins; what only runs will tell, it tells."""
+    source = path.read_bytes()
+    try:
+        tree = ast.parse(source, str(path))
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        where = f"{path}, line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else str(path)
+        message = f"{where} cannot be loaded: {type(error).__name__}: {getattr(error, 'msg', error)}."
+        raise UsageError("task-not-loadable", message, next=f"python {path}") from error
+    if attribute.encode() not in source and b"import *" not in source:
+        classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
+        has = f"its classes are {', '.join(classes[:5])}" if classes else "it has no class at all"
+        raise UsageError("task-class", f"{path} does not name {attribute[:100]}; {has}. {_HELP}")
 
 
 def load_task(reference: str | TaskLocation, folder: Path | str = ".") -> "Task":

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from chaincode import state
-from chaincode.author import Author, read_all, read_tables, seal_all
+from chaincode.author import Author, read_all, read_tables, sign_all
 from chaincode.state import DidOwner, Member
 from identity.errors import EvidenceError
 from identity.keys import identity_from_seed
@@ -43,19 +43,21 @@ def test_a_key_of_any_text_is_absent(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize("number", [0, 1, 7, 8, 41])
-def test_many_are_sealed_as_each_alone(number: int, threads: int) -> None:
+def test_many_are_signed_as_each_alone(number: int, threads: int) -> None:
     authors = [Author("a" * 64, i.did, i) for i in (identity_from_seed(bytes([n]) * 32) for n in range(number))]
     body = {"round": 1, "attempt": 1, "reason": "policy"}
-    written = [author.write("decline", 1_800_000_000, body, agreement="b" * 64) for author in authors]
+    written = [author.unsigned("decline", 1_800_000_000, body, agreement="b" * 64) for author in authors]
     alone = [author.entry("decline", 1_800_000_000, body, agreement="b" * 64) for author in authors]
-    assert seal_all(written, threads) == alone
+    assert sign_all(written, threads) == alone
 
 
-def test_a_signer_that_answers_with_something_else_seals_nothing() -> None:
+def test_a_signer_that_answers_with_something_else_signs_nothing() -> None:
     identities = [identity_from_seed(bytes([n]) * 32) for n in range(20)]
     identities[13] = replace(identities[13], sign=lambda message: b"short")
     body = {"round": 1, "attempt": 1, "reason": "policy"}
-    written = [Author("a" * 64, i.did, i).write("decline", 1_800_000_000, body, agreement="b" * 64) for i in identities]
+    written = [
+        Author("a" * 64, i.did, i).unsigned("decline", 1_800_000_000, body, agreement="b" * 64) for i in identities
+    ]
     with pytest.raises(EvidenceError) as refused:
-        seal_all(written, 2)
+        sign_all(written, 2)
     assert refused.value.code == "envelope-signature"

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a worker does, in this process; and the dispatch on one process without Ray."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -226,3 +227,14 @@ def test_errors_of_a_worker_keep_their_type(local: tuple[LocalCluster, Any, Path
     with pytest.raises(UsageError, match="patient 17") as caught:
         local[0].baselines(1)
     assert caught.value.code == "task-training"
+
+
+def test_models_that_a_killed_worker_left_without_a_name_are_removed_after_a_while(first: Round) -> None:
+    models = first.folder / "models"
+    old, new, other = models / f".{'a' * 16}.unnamed", models / f".{'b' * 16}.unnamed", models / ".unnamed"
+    for path in (old, new, other):
+        path.write_bytes(b"half")
+    for path in (old, other):
+        os.utime(path, (0, 0))
+    module.Worker(first.settings)
+    assert [path.exists() for path in (old, new, other)] == [False, True, True]

@@ -19,7 +19,7 @@ from identity.keys import Identity, identity_from_seed
 ALICE = identity_from_seed(b"a" * 32)
 EVE = identity_from_seed(b"e" * 32)
 TYPE = "application/vnd.in-toto+json"
-SEALED = envelope.seal(b'{"n":1}', TYPE, ALICE)
+SEALED = envelope.Unsigned(b'{"n":1}', TYPE, ALICE).signed()
 SMALL_ORDER = "did:key:z6MkeXATEjyXENzBXBxgC5EHk2JE5aqd7qMGGtDpLUH1e2Sj"
 
 
@@ -58,7 +58,7 @@ def test_pae_keeps_the_border_between_type_and_payload() -> None:
 @settings(max_examples=30)
 @given(st.binary(max_size=300))
 def test_round_trip(payload: bytes) -> None:
-    data = envelope.seal(payload, TYPE, ALICE)
+    data = envelope.Unsigned(payload, TYPE, ALICE).signed()
     read = envelope.parse(data)
     envelope.verify(read)
     assert (read.payload, read.payload_type, read.did) == (payload, TYPE, ALICE.did)
@@ -66,7 +66,7 @@ def test_round_trip(payload: bytes) -> None:
 
 
 def test_sealing_is_deterministic() -> None:
-    assert envelope.seal(b'{"n":1}', TYPE, ALICE) == SEALED
+    assert envelope.Unsigned(b'{"n":1}', TYPE, ALICE).signed() == SEALED
 
 
 @pytest.mark.parametrize(
@@ -155,9 +155,9 @@ def test_refusals(data: bytes, code: str) -> None:
 
 def test_sizes_are_bounded() -> None:
     largest = bytes(envelope.PAYLOAD_LIMIT)
-    assert envelope.parse(envelope.seal(largest, TYPE, ALICE)).payload == largest
+    assert envelope.parse(envelope.Unsigned(largest, TYPE, ALICE).signed()).payload == largest
     with pytest.raises(EvidenceError, match="envelope-payload"):
-        envelope.seal(largest + b"\x00", TYPE, ALICE)
+        envelope.Unsigned(largest + b"\x00", TYPE, ALICE).signed()
     # The room for a long type also lets a slightly larger payload through the first limit: the second stops
     # it.
     assert _code(_changed(payload=canonical.b64encode(largest + b"\x00"))) == "envelope-payload"
@@ -167,9 +167,9 @@ def test_sizes_are_bounded() -> None:
 
 def test_a_signer_that_answers_nonsense_is_refused() -> None:
     with pytest.raises(EvidenceError, match="envelope-signature"):
-        envelope.seal(b"", TYPE, Identity(ALICE.did, lambda message: b"short"))
+        envelope.Unsigned(b"", TYPE, Identity(ALICE.did, lambda message: b"short")).signed()
     with pytest.raises(EvidenceError, match="envelope-type"):
-        envelope.seal(b"", "no spaces", ALICE)
+        envelope.Unsigned(b"", "no spaces", ALICE).signed()
 
 
 @settings(max_examples=300)
@@ -217,7 +217,7 @@ def test_the_quick_way_reads_as_the_general_way(data: st.DataObject) -> None:
 def test_both_ways_of_writing_write_the_same(
     payload_type: str, payload: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quick = envelope.seal(payload, payload_type, ALICE)
+    quick = envelope.Unsigned(payload, payload_type, ALICE).signed()
     assert envelope.parse(quick) == envelope.Envelope(payload_type, payload, ALICE.did, envelope.parse(quick).signature)
     monkeypatch.setattr(envelope, "_PLAIN", _NEVER)
-    assert envelope.seal(payload, payload_type, ALICE) == quick
+    assert envelope.Unsigned(payload, payload_type, ALICE).signed() == quick

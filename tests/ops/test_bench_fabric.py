@@ -38,9 +38,10 @@ def test_it_measures_and_takes_its_network_down(
     measured = found["measured"]
     assert [len(one["fabric"]) for one in measured["rounds"]] == [fabric.QUICK.turns] * 2
     sites = fabric.QUICK.commitments
-    # Founding, admissions, two agreements with their signatures, and the rounds of each, of which one is not counted.
+    # Founding, admissions, two agreements with their signatures and first opening, and the rounds of each, of which one is
+    # not counted; each round opens the next one.
     two = (fabric.QUICK.small, fabric.QUICK.large)
-    rounds = sum(1 + n + (n + 3) * (fabric.QUICK.turns + 1) for n in two)
+    rounds = sum(2 + n + (n + 3) * (fabric.QUICK.turns + 1) for n in two)
     assert measured["verified"]["entries"] == 2 + sites + rounds
     assert {name.partition("-")[0] for name in measured["memory"]} == {"orderer", "peer", "chaincode"}
     # The longer channel: what was stored at once as well (in one turn that is not counted, one that is, and a burst).

@@ -4,7 +4,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from identity.envelope import seal
+from identity.envelope import Unsigned
 from identity.keys import identity_from_seed
 from ops.ledger_fabric import grouped
 
@@ -14,7 +14,7 @@ HOMES = {site.did: f"Org{2 + number % 2}" for number, site in enumerate(SITES)}
 
 
 def _groups(authors: list[int]) -> list[dict[str, list[int]]]:
-    envelopes = [seal(b"{}", "text/plain", WHO[author]) for author in authors]
+    envelopes = [Unsigned(b"{}", "text/plain", WHO[author]).signed() for author in authors]
     found = grouped(envelopes, HOMES, "Org1")
     assert all(envelopes[place] == data for group in found for places in group.values() for place, data in places)
     return [{home: [place for place, _ in places] for home, places in group.items()} for group in found]

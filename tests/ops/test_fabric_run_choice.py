@@ -82,7 +82,7 @@ def test_a_replica_takes_nothing_by_submission_and_replays_one_log(tmp_path: Pat
         assert ledger.vkey == ""
     with pytest.raises(UsageError) as caught:
         SqliteLedger.open(path, sign=bytes, clock=lambda: 0)
-    assert caught.value.code == "ledger-mirror"
+    assert caught.value.code == "ledger-replica"
     with pytest.raises(EvidenceError) as other:
         Replica.open(path, origin="fedledger/y/channel/code")
-    assert other.value.code == "mirror-other"
+    assert other.value.code == "replica-other"

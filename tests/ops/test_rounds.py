@@ -12,7 +12,7 @@ from chaincode.ledgers import Ledger, Receipt
 from chaincode.place import Place
 from coordinator.steps import Event
 from identity.envelope import Unsigned
-from identity.errors import Rejected
+from identity.errors import Rejected, Unavailable
 from ops.simulate import Honest, Silent, Tampering
 from participant.agent import Agent, RoundView
 from participant.ports import TrainFailure, TrainResult
@@ -161,7 +161,7 @@ class Counting:
     """A ledger that remembers the kinds of what was submitted together."""
 
     def __init__(self, ledger: Ledger) -> None:
-        self._ledger, self.batches = ledger, list[list[str]]()
+        self._ledger, self.batches, self.away = ledger, list[list[str]](), False
 
     def submit(self, envelopes: Sequence[bytes]) -> list[Receipt | Rejected]:
         self.batches.append([open_entry(envelope).kind for envelope in envelopes])
@@ -180,6 +180,33 @@ def test_what_follows_at_once_is_submitted_together(make: Make) -> None:
     federated.driver(ledger=counting).drive()
     commitments = ["commit", "commit", "commit", "seal"]
     assert counting.batches == [["open"], commitments, ["record", "open"], commitments, ["record"]]
+
+
+def test_a_single_attempt_is_not_opened_before_somebody_is_there_to_drive_it(make: Make) -> None:
+    federated = make(more="attempts = 1")
+    counting = Counting(federated.ledger)
+    federated.driver(ledger=counting).drive()
+    assert [kinds for kinds in counting.batches if "record" in kinds] == [["record"], ["record"]]
+
+
+def test_a_record_does_not_wait_for_what_the_next_opening_wants_to_know(make: Make) -> None:
+    federated = make()
+    counting = Counting(federated.ledger)
+    recording = list[bool]()
+
+    def watch(event: Event) -> None:
+        counting.away = event.kind == "delivered"  # from here on the driver reads before it records
+        recording.append(counting.away)
+
+    def get(keys: Collection[str]) -> dict[str, bytes | None]:
+        if counting.away and any(key.startswith("party/") for key in keys):
+            raise Unavailable("ledger-locked", "Somebody else writes.")
+        return federated.ledger.get(keys)
+
+    counting.get = get  # type: ignore[method-assign]
+    federated.driver(ledger=counting, watch=watch).drive()
+    assert [kinds for kinds in counting.batches if "record" in kinds] == [["record"], ["record"]]
+    assert any(recording)
 
 
 class Late(Honest):

@@ -28,7 +28,7 @@ def test_ready_made_tasks_load_by_name(reference: str) -> None:
 
 
 def test_locating_runs_nothing(tmp_path: Path) -> None:
-    (tmp_path / "boom.py").write_text("raise RuntimeError('ran')")
+    (tmp_path / "boom.py").write_text("Mine = 1\nraise RuntimeError('ran')")
     where = locate_task("boom.py:Mine", tmp_path)
     assert where.path == str(tmp_path / "boom.py")
     assert where.attribute == "Mine"
@@ -88,10 +88,13 @@ def test_bad_references_say_what_is_allowed(reference: str, code: str, tmp_path:
     [
         ("class Mine:\n    pass\n", "task-class", "derived from Task"),
         ("from participant import Task\nMine = Task()\n", "task-class", "derived from Task"),
-        ("x = 1\n", "task-class", "derived from Task"),
-        ("raise KeyError('patient 17')\n", "task-not-loadable", "KeyError: 'patient 17'"),
-        ("def broken(:\n", "task-not-loadable", "SyntaxError"),
-        ("import sys\nsys.exit(3)\n", "task-not-loadable", "SystemExit: 3"),
+        ("x = 1\n", "task-class", "it has no class at all"),
+        ("class Other: pass\n", "task-class", "its classes are Other"),
+        ("Mine = 1\n", "task-class", "derived from Task"),
+        ("Mine = 1\nraise KeyError('patient 17')\n", "task-not-loadable", "KeyError: 'patient 17'"),
+        ("x = 1\ndef broken(:\n", "task-not-loadable", "line 2 cannot be loaded: SyntaxError"),
+        ("x = '\0'", "task-not-loadable", "null"),
+        ("import sys\nMine = sys.exit(3)\n", "task-not-loadable", "SystemExit: 3"),
         (MINE + "    def __init__(self, needed): pass\n", "task-not-loadable", "needed"),
         ("from participant import Task\nclass Mine(Task): pass\n", "task-name", 'name = "my-task"'),
         (MINE.replace("'mine'", "'Has Space'"), "task-name", "name"),

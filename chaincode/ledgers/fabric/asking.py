@@ -7,7 +7,7 @@ What a block is worth is for the caller to say: it is given each one, in order, 
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from chaincode.ledgers.fabric.gateway import OUT_OF_ORDER, WAITED_ENOUGH, CallFailed, Peer
 from chaincode.ledgers.fabric.identity import Member
@@ -15,8 +15,6 @@ from chaincode.ledgers.fabric.messages import FOR_EVER, seek
 from chaincode.ledgers.fabric.pauses import Pauses
 from identity.errors import EvidenceError, Unavailable
 
-ONCE: Final = 0.0
-"""The patience of who asks each peer once."""
 T = TypeVar("T")
 Take = Callable[[Any, Peer, int], T]
 """What a caller makes of a block (a ``common.Block``), of the peer that shows it in the place of a number."""
@@ -26,22 +24,22 @@ class UnfoundedError(EvidenceError):
     """A peer shows a block that does not hold. Another one may show the channel as it is."""
 
 
-def nobody_told(_: CallFailed) -> None:
+def _nobody_told(_: CallFailed) -> None:
     """The notice of who need not know which peer failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """How a member asks for the blocks of a channel: ``patience`` (seconds) is for each block that no peer shows.
+    """How a member asks for the blocks of a channel: ``patience`` (seconds) is for each block that no peer shows; 0 asks each once.
 
     ``notice`` is told of each call that fails, but for those that waited in vain for a block to come.
     """
 
     member: Member
     channel: str
-    patience: float = ONCE
+    patience: float = 0.0
     pauses: Pauses = field(default_factory=Pauses)
-    notice: Callable[[CallFailed], None] = nobody_told
+    notice: Callable[[CallFailed], None] = _nobody_told
 
     def blocks(self, peers: Sequence[Peer], first: int, last: int | None, take: Take[T], *, turn: float) -> Iterator[T]:
         """Iterate over what ``take`` makes of the blocks from ``first`` to ``last``; None: to the newest now.
@@ -56,6 +54,8 @@ class Asking:
         block = first
         while True:
             began = block
+            if not peers:
+                raise Unavailable("fabric-blocks", "There is no peer to ask for the channel's blocks.")
             for _ in self.pauses.until(time.monotonic() + self.patience):
                 block, failures = yield from self._ask(peers, block, last, take, turn)
                 if not failures:

@@ -55,7 +55,7 @@ def statement_of(entry: Entry) -> Any:
 
 
 def signed(statement: Any, signer: Identity) -> bytes:
-    return envelope.seal(canonical.dumps(statement), PAYLOAD_TYPE, signer)
+    return envelope.Unsigned(canonical.dumps(statement), PAYLOAD_TYPE, signer).signed()
 
 
 def places(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:

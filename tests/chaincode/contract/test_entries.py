@@ -151,8 +151,11 @@ def test_an_unknown_predicate_type_is_no_entry(predicate_type: str) -> None:
 def test_who_signs_is_who_the_entry_says(kind: str) -> None:
     entry, stranger = SAMPLES[kind], key("stranger")
     payload = envelope.parse(entry.envelope).payload
-    assert code_of(envelope.seal(payload, PAYLOAD_TYPE, stranger)) == "entry-author"
-    assert code_of(envelope.seal(payload, PAYLOAD_TYPE, Identity(entry.did, stranger.sign))) == "signature-invalid"
+    assert code_of(envelope.Unsigned(payload, PAYLOAD_TYPE, stranger).signed()) == "entry-author"
+    assert (
+        code_of(envelope.Unsigned(payload, PAYLOAD_TYPE, Identity(entry.did, stranger.sign)).signed())
+        == "signature-invalid"
+    )
     statement = statement_of(entry)
     assert code_of(signed(changed(statement, ("predicate", "did"), stranger.did), SIGNERS[entry.did])) == "entry-author"
 
@@ -161,8 +164,10 @@ def test_another_payload_type_is_refused_though_it_is_signed() -> None:
     entry = SAMPLES["commit"]
     payload = envelope.parse(entry.envelope).payload
     for other in ("application/json", RECEIPT_TYPE, PAYLOAD_TYPE + ";v=1", PAYLOAD_TYPE.upper()):
-        assert code_of(envelope.seal(payload, other, SIGNERS[entry.did])) == "entry-payload-type"
-        swapped = canonical.loads(envelope.seal(payload, other, SIGNERS[entry.did])) | {"payloadType": PAYLOAD_TYPE}
+        assert code_of(envelope.Unsigned(payload, other, SIGNERS[entry.did]).signed()) == "entry-payload-type"
+        swapped = canonical.loads(envelope.Unsigned(payload, other, SIGNERS[entry.did]).signed()) | {
+            "payloadType": PAYLOAD_TYPE
+        }
         assert code_of(canonical.dumps(swapped)) == "signature-invalid"
 
 
@@ -187,4 +192,4 @@ def test_a_payload_has_one_form(change: Any) -> None:
     payload = envelope.parse(entry.envelope).payload
     again = change(payload)
     assert again != payload
-    code_of(envelope.seal(again, PAYLOAD_TYPE, SIGNERS[entry.did]))
+    code_of(envelope.Unsigned(again, PAYLOAD_TYPE, SIGNERS[entry.did]).signed())

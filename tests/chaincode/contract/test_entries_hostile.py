@@ -49,7 +49,7 @@ def test_what_exceeds_the_limit_of_its_kind_is_refused() -> None:
     statement["predicate"]["attestations"] = many
     data = canonical.dumps(statement)
     assert len(data) > LIMIT
-    assert code_of(envelope.seal(data, PAYLOAD_TYPE, SIGNERS[SAMPLES["release"].did])) == "entry-too-large"
+    assert code_of(envelope.Unsigned(data, PAYLOAD_TYPE, SIGNERS[SAMPLES["release"].did]).signed()) == "entry-too-large"
     tensors = [{"name": f"{i:04d}" + "x" * 190, "shape": [1], "dtype": "float32", "rule": "mean", "clip_exponent": 0, "fraction_bits": 1} for i in range(5000)]  # fmt: skip
     with pytest.raises(EvidenceError, match=r"entry-too-large|envelope-payload"):
         World().founded().propose(terms={"model": {"tensors": tensors}})
