@@ -30,7 +30,8 @@ _BEFORE_NAME = f'"predicateType":"{PREFIX}'
 
 
 class Entry(NamedTuple):
-    """A well-formed entry whose signature has been verified. Made of ``open_fields`` alone, here or by a child process of ours.
+    """A well-formed entry whose signature has been verified. Made only of fields whose envelope ``open_fields`` or a
+    batch's opening has verified, here or in a child process of ours.
 
     ``member`` is the author's name, ``did`` the key that signed, ``at`` the author's UTC second; ``subjects`` maps names
     to SHA-256 hex; ``body`` holds the kind's own fields.

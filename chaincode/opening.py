@@ -12,8 +12,9 @@ from itertools import chain, islice
 from typing import IO, Any
 
 from chaincode.children import PROCESSES, in_children, serve
-from chaincode.entries import Entry, Fields, open_entry, open_fields
+from chaincode.entries import Entry, Fields, read_fields
 from chaincode.log import leaf_hash
+from identity.envelope import Envelope, verify
 from identity.errors import EvidenceError
 
 Opened = tuple[bytes, bytes, Entry | EvidenceError]
@@ -54,14 +55,34 @@ def _batches(envelopes: Iterator[bytes]) -> Iterator[list[bytes]]:
 
 
 def _open_some(batch: Sequence[bytes]) -> list[Opened]:
-    return [(data, leaf_hash(data), _open(data)) for data in batch]
+    return [
+        (data, leaf, fields if isinstance(fields, EvidenceError) else Entry(*fields, data))
+        for data, (leaf, fields) in zip(batch, _fields_of(batch), strict=True)
+    ]
 
 
-def _open(data: bytes) -> Entry | EvidenceError:
+def _fields_of(batch: Sequence[bytes]) -> list[tuple[bytes, Fields | EvidenceError]]:
+    """The leaf hash of each envelope, and its entry's fields or why it holds none.
+
+    The batch is read before its first signature is verified: in turns, the two take a hundredth longer.
+    """
+    read = [(leaf_hash(data), _read(data)) for data in batch]
+    return [(leaf, one if isinstance(one, EvidenceError) else _verified(*one)) for leaf, one in read]
+
+
+def _read(data: bytes) -> tuple[Fields, Envelope] | EvidenceError:
     try:
-        return open_entry(data)
+        return read_fields(data)
     except EvidenceError as error:
         return error
+
+
+def _verified(fields: Fields, sealed: Envelope) -> Fields | EvidenceError:
+    try:
+        verify(sealed)
+    except EvidenceError as error:
+        return error
+    return fields
 
 
 def _rows(batch: list[bytes], answer: Any) -> list[Opened]:
@@ -69,12 +90,12 @@ def _rows(batch: list[bytes], answer: Any) -> list[Opened]:
     return [(data, leaf, _from_row(fields, data)) for data, (leaf, fields) in zip(batch, answer, strict=True)]
 
 
-def _to_row(data: bytes) -> Row:
-    """What a child answers for one envelope."""
-    try:
-        return leaf_hash(data), open_fields(data)
-    except EvidenceError as error:
-        return leaf_hash(data), (error.code, error.message)
+def _to_rows(batch: Sequence[bytes]) -> list[Row]:
+    """What a child answers to a batch."""
+    return [
+        (leaf, (fields.code, fields.message) if isinstance(fields, EvidenceError) else fields)
+        for leaf, fields in _fields_of(batch)
+    ]
 
 
 def _from_row(fields: Fields | tuple[str, str], data: bytes) -> Entry | EvidenceError:
@@ -83,7 +104,7 @@ def _from_row(fields: Fields | tuple[str, str], data: bytes) -> Entry | Evidence
 
 def _serve(source: IO[bytes], sink: IO[bytes]) -> None:
     """The child."""
-    serve(source, sink, lambda batch: [_to_row(data) for data in batch])
+    serve(source, sink, _to_rows)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ takes, and on all cores.
 On one core it is processor time that is compared, of the one thread: what else the machine does meanwhile is not in it.
 """
 
-import gc
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,10 +20,9 @@ from chaincode.blocks.chain import Chain, Trust
 from chaincode.blocks.readers import read_blocks
 from chaincode.blocks.reading import Block, Fault, read_or_fault
 from chaincode.blocks.signatures import named, verifies
-from chaincode.process import collect_rarely
 from chaincode.threads import CORES
 from ops.bench.limits_crypto import AllCores, messages, prepared, verify_seconds
-from ops.bench.limits_measure import Paired, Timed, take_turns, timed
+from ops.bench.limits_measure import Paired, Timed, as_an_auditor, take_turns, timed
 
 Verified = tuple[bytes, bytes, bytes]
 """(identity, message, signature)"""
@@ -121,7 +119,7 @@ class _Channel:
 def verification(blocks: Sequence[bytes], trust: Trust, turns: int) -> Verification:
     """Verify blocks and their signatures alone in turns. Raises RuntimeError where the blocks do not verify."""
     channel = _Channel(blocks, trust)
-    with _as_an_auditor():
+    with as_an_auditor():
         taken = take_turns(_processor(channel.check_all), _processor(channel.verify), turns)
         parts = _parts(channel, turns)
     return Verification(taken, parts, len(blocks), len(channel.entries), len(channel.network))
@@ -131,7 +129,7 @@ def everywhere(blocks: Sequence[bytes], trust: Trust) -> Everywhere:
     """Verify a long channel on all cores. Raises RuntimeError where the blocks do not verify."""
     channel = _Channel(blocks, trust)
     some = messages(channel.entries[:SAMPLE])
-    with AllCores(some) as cores, _as_an_auditor():
+    with AllCores(some) as cores, as_an_auditor():
         pairs = [(verify_seconds(channel.authors[: len(some)]), cores.seconds()) for _ in range(3)]
         speedup = max(1.0, CORES * min(one for one, _ in pairs) / min(all_ for _, all_ in pairs))
         bare = timed(channel.check_all)() / speedup
@@ -159,20 +157,6 @@ def _processor(action: Callable[[], object]) -> Timed:
         return time.thread_time() - begin
 
     return run
-
-
-@contextmanager
-def _as_an_auditor() -> Iterator[None]:
-    """The collector of garbage as in an auditor's process: it has no benchmark's objects to look at."""
-    before = gc.get_threshold()
-    collect_rarely()
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-        gc.set_threshold(*before)
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from ops.bench.ledgers import (
     start,
 )
 from ops.bench.limits_crypto import AllCores, messages, prepared, verify_seconds
-from ops.bench.limits_measure import Paired, rate, spent, take_turns
+from ops.bench.limits_measure import Paired, as_an_auditor, rate, spent, take_turns
 from ops.bench.people import START, people
 from ops.bench.report import Row, row
 from ops.run_folder import RunFolder
@@ -136,7 +136,7 @@ def replay_rows(quick: bool, cache: Path) -> list[Row]:
     with bundle_source(bundle) as source:
         size = sum(1 for _ in source.entries())
         sample = messages(islice(source.entries(), size - MESSAGES, None))
-    with AllCores(sample) as cores:
+    with AllCores(sample) as cores, as_an_auditor():
         scale = size / cores.messages
         taken = take_turns(
             lambda: cores.seconds() * scale, lambda: replay_seconds(bundle), 3 if quick else 5, warm=quick

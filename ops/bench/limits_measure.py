@@ -5,13 +5,17 @@ The two take turns: limit, ours, limit, ours, limit. Each of our times is divide
 after it, so that a machine which slows down slows both; what is reported is the median of these ratios.
 """
 
+import gc
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
+
+from chaincode.process import collect_rarely
 
 Timed = Callable[[], float]
 """Does something once, and says how many seconds of it count."""
@@ -69,6 +73,20 @@ def timed(action: Callable[[], object]) -> Timed:
         return time.perf_counter() - begin
 
     return run
+
+
+@contextmanager
+def as_an_auditor() -> Iterator[None]:
+    """The collector of garbage as in an auditor's process: it has no benchmark's objects to look at."""
+    before = gc.get_threshold()
+    collect_rarely()
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)
 
 
 def repeat(action: Timed, times: int) -> float:

@@ -25,22 +25,33 @@ Tried without gain otherwise: fewer indexes in the ledger (all six dropped: 0.91
 8.9); objects that the collector is told never to look at (nothing beyond the rarer looks); batch plans kept between rounds
 (80 us of 2.5 ms).""",
     "replay and verification": """\
-An entry of the 100,000 costs 67 us of bare signature; for the goal all else has 29 us, in all processes together. It was
-about 85 and is about 53: of it 17 in the children that open entries (envelope 4, statement 8), 14 in the judging process
-(contract 8, facts 1), and 20 that only a full run has (caches, pipes). Kept were: values in the place of their bytes, one read
-for each, no copy of a value to change a field, a parent that opens entries whenever it would wait.
-Tried without gain: orjson in the place of the pattern (9.2 us to 8.9, and floats to be found); a batch parsed first and then
-verified (89.9 us to 89.2); a child without a thread that reads ahead (105 us to 103); batches of 256 (112 us to 113); no
-garbage collection in the parent (1 us).""",
+An entry of the 100,000 costs 117 us of bare signature on the cores of the last day and 67 on those of an earlier one; all else
+has 43 of every 100 us of signature for the goal. All else is about 47 us, both processes together: 21 to read the entry (base64 4,
+its form 10), 2 around its signature, 13 to judge it, 9 to find it in the bundle, hand it to a child and take it back, and what the
+caches lose. Both cores are busy to the end. Kept were: values in the place of their bytes, one read for each, no copy of a value
+to change a field, a parent that opens entries whenever it would wait, a batch that is read first and then verified (167.1 us to
+165.1 of both cores, of 30,000 entries), and garbage looked for as rarely as the command does (166.4 to 164.7, of 100,000).
+Tried without gain: orjson in the place of the pattern (9.2 us to 8.9, and floats to be found); a child without a thread that reads
+ahead (105 us to 103); batches of 256 (112 us to 113); older versions of marshal, or pickle, for what a child answers (2.2 to 2.7 us
+to 1.7); base64 without its strict mode (2.3 us to 2.5). For a log too short for children: reading a batch here and verifying it
+in threads, in the place of threads that do both, judged as well (250 entries 24.5 ms to 22.6, 1,000 102 to 106, 3,000 309 to 304).""",
     "verify and sum": """\
 On all cores the memory is shared: a sum reads 400 MB and writes 80 while the hashes of other updates read the same bus.
 Tried without gain: slices of 2^13 to 2^18 elements (97, 79, 70, 68, 67, 76 ms; it is 2^16); sums at odd addresses (72 to 77 ms);
 copying before the product (72 ms).""",
     "append to a ledger": """\
 An entry is found by its id, a hash: each append reads and writes pages of that index anywhere in the file. With the file in
-memory it is flat; where the system has dropped it, each page is a read from the disk.
-Tried without gain: entries inserted in the order of their ids (3.99 ms to 3.34 for a thousand); pages of 8 KiB (1.12 for one
-entry).""",
+memory it is nearly flat (219 us at 1,000 entries, 228 at 300,000); where the system has dropped it, each page is a read from the
+disk.
+Tried without gain: that index by segments, as the subjects' are, in a table of ids alone. At a million rows an entry of a batch
+of 309 then costs 57 us, 38 of them to seek it in 16 segments; with the one index it costs 24, and 15 at a thousand rows. So
+what is appended in one place is sought in sixteen, and a duplicate must be sought over the whole ledger. Also entries inserted
+in the order of their ids (3.99 ms to 3.34 for a thousand); pages of 8 KiB (1.12 for one entry).""",
+    "embedded ledger": """\
+Of 142 us for an entry in a batch of 1,000, on a machine whose bare signature takes 113: 22 to read it, 59 to verify it on two
+cores, 23 to judge it (5 of them the values that it asks for), 28 to write its rows, 6 to commit. On a core whose signature takes 70 the
+rest weighs more. Kept was: a batch read first and then verified, in threads that do nothing else (250 envelopes: 29 ms to 20).
+Tried without gain: fewer indexes, many rows in one INSERT, larger pages: see the comparison of 1,000 sites.""",
     "a site and a round": """\
 The leading process makes, signs, opens, judges and stores an entry for each site: see the comparison of 1,000 sites.
 Tried without gain: fewer indexes in the ledger (0.91); many rows in one INSERT (1.00).""",

@@ -22,7 +22,9 @@ from tests.chaincode.ledgers.stream import Stream
 
 STREAM = Stream(sites=3)
 GOOD = STREAM.whole(rounds=3)
-BAD = [b"", b"{}", b"\xff" * 50, GOOD[3][:-1], GOOD[4].replace(b'"sig":"', b'"sig":"A', 1), GOOD[0].swapcase()]
+# Sound in all but its signature, which is another entry's.
+FORGED = GOOD[-1].partition(b'"sig":"')[0] + b"".join(GOOD[-2].partition(b'"sig":"')[1:])
+BAD = [b"", b"{}", b"\xff" * 50, GOOD[3][:-1], GOOD[4].replace(b'"sig":"', b'"sig":"A', 1), GOOD[0].swapcase(), FORGED]
 LOG = [*GOOD[:5], *BAD, *GOOD[5:]] * 3
 
 
@@ -38,6 +40,12 @@ def comparable(rows: Any) -> list[tuple[bytes, bytes, object]]:
 
 
 EXPECTED = [plain(data) for data in LOG]
+
+
+def test_what_is_refused_is_refused_for_its_form_and_for_its_signature() -> None:
+    codes = [found[0] for _, _, found in map(plain, BAD) if isinstance(found, tuple)]
+    assert codes[-1] == "signature-invalid"
+    assert "signature-invalid" not in codes[:-1]
 
 
 @pytest.fixture
