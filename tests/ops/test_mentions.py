@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from chaincode import opening, state
-from chaincode.entries import Entry, open_entry
+from chaincode.entries import Entry, Fields, read_fields
 from chaincode.state import Head
+from identity.envelope import Envelope
 from ops import mentions
 from ops.run_folder import RunFolder
 from ops.source import opened
@@ -75,11 +76,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The envelopes that are opened."""
     seen: list[bytes] = []
 
-    def counted(data: bytes) -> Entry:
+    def counted(data: bytes) -> tuple[Fields, Envelope]:
         seen.append(data)
-        return open_entry(data)
+        return read_fields(data)
 
-    monkeypatch.setattr(opening, "open_entry", counted)
+    monkeypatch.setattr(opening, "read_fields", counted)
     return seen
 
 
