@@ -139,7 +139,7 @@ def test_leaving_ends_our_workers_and_nothing_else(nodes: Any, make: Make) -> No
 
 
 def test_a_task_that_cannot_be_loaded_is_the_users_error(make: Make, tmp_path: Path) -> None:
-    (tmp_path / "broken.py").write_text("import absent_module\n")
+    (tmp_path / "broken.py").write_text("from absent_module import Mine\n")
     cluster, _ = make(task="broken.py:Mine", workers=2)
     for ask in (cluster.ready, cluster.describe):
         with pytest.raises(UsageError, match="absent_module") as caught:
