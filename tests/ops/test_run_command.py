@@ -139,7 +139,7 @@ def test_a_complete_run_says_so_and_changes_nothing(demo: Demo) -> None:
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    (tmp_path / "small.toml").write_text(SMALL.format(task="breast-cancer", rounds=40))
+    (tmp_path / "small.toml").write_text(SMALL.format(task="breast-cancer", rounds=150))
     return tmp_path
 
 
