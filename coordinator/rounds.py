@@ -265,24 +265,23 @@ class Driver:
         body = {"included": list(step.included), "omitted": _named(step.omitted), "examples": order.weight,
                 "metrics": dict(outcome.metrics)}  # fmt: skip
         record = Draft("record", view.head.round, view.head.attempt, self._at(view), body, subjects)
-        following: list[Draft] = []
-        with suppress(Unavailable):  # a record does not wait for what the next opening wants to know
-            following += self._following(view, record.at, outcome)
-        self._submitter.submit(record, *following)
+        self._submitter.submit(record, *self._following(view, record.at, outcome))
         for path in self._gathered.adopted:
             forget(path)
         self._settle()
 
-    def _following(self, view: RoundView, at: int, outcome: Outcome) -> Iterable[Draft]:
+    def _following(self, view: RoundView, at: int, outcome: Outcome) -> list[Draft]:
         """The next round's opening, where it waits for nothing but the record of this one, and there is more than one attempt
         for it: a coordinator that is gone for long finds an open round."""
         if view.head.round == view.terms.rounds or view.terms.attest_next_open or view.terms.attempts == 1:
-            return
+            return []
         head = replace(view.head, state="recorded", at=at, base=outcome.model, optimiser=outcome.optimiser)
-        # Read whole: after the seal, who acts has no view of the parties and members.
-        after = replace(read_round(self._ledger, self._digest, self._agreement["parties"]), head=head)
-        if isinstance(step := self._next(after), Open):
-            yield self._opening(step, after)
+        with suppress(Unavailable):  # a record does not wait for what the next opening wants to know
+            # Read whole: after the seal, who acts has no view of the parties and members.
+            after = replace(read_round(self._ledger, self._digest, self._agreement["parties"]), head=head)
+            if isinstance(step := self._next(after), Open):
+                return [self._opening(step, after)]
+        return []
 
     def _settle(self) -> None:
         self._gathered = Gathered()

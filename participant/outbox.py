@@ -31,10 +31,9 @@ class Outbox:
     def write_small(self, blobs: Sequence[tuple[str, bytes | bytearray]]) -> None:
         """Write whole updates, each with its digest. Raises OSError."""
         if len(blobs) > 1:
+            # A pack is to be on the disk soon. A large update's bytes, on their way there now, would keep commits waiting.
             for pack in write_packs(self.folder, blobs, fsync=False):
-                start_writing_back(
-                    pack
-                )  # it is to be on the disk soon; a large update's bytes would keep commits waiting
+                start_writing_back(pack)
             return
         for digest, blob in blobs:  # the name is known before the file: one without renaming
             with self._create(digest) as file:

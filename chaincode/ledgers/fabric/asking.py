@@ -51,11 +51,11 @@ class Asking:
         Raises Unavailable(fabric-blocks) where none shows a block, UnfoundedError where what they show does not hold,
         EvidenceError(fabric-fork) where all show others than were asked for.
         """
+        if not peers:
+            raise Unavailable("fabric-blocks", "There is no peer to ask for the channel's blocks.")
         block = first
         while True:
             began = block
-            if not peers:
-                raise Unavailable("fabric-blocks", "There is no peer to ask for the channel's blocks.")
             for _ in self.pauses.until(time.monotonic() + self.patience):
                 block, failures = yield from self._ask(peers, block, last, take, turn)
                 if not failures:

@@ -141,24 +141,18 @@ def test_a_batch_is_its_entries_one_by_one(history: list[Act], data: st.DataObje
         assert on_the_whole(one_by_one, entry) == (writes if refused == [None] else str(refused[0]))
         one_by_one.update(writes)
         outcomes += refused
-    values = dict(beginning().values)
-    cut = data.draw(st.integers(0, len(entries)))
-    together: list[Rejected | None] = []
+    values, held, written = dict(beginning().values), dict[str, Any](beginning().values), dict[str, bytes]()
+    cut, together, on_whole = data.draw(st.integers(0, len(entries))), list[Rejected | None](), list[Rejected | None]()
     for batch in (entries[:cut], entries[cut:]):
         refused, writes = contract.apply_all(batch, read(values, batch))
         values.update(writes)
         together += refused
-    assert values == one_by_one
-    assert [str(r) for r in together] == [str(r) for r in outcomes]
-    held: dict[str, Any] = dict(beginning().values)
-    written: dict[str, bytes] = {}
-    on_whole: list[Rejected | None] = []
-    for batch in (entries[:cut], entries[cut:]):
         refused, writes = contract.apply_whole(batch, held)
         written.update(writes)
         on_whole += refused
+    assert values == one_by_one
     assert Encoded(held) == beginning().values | written == one_by_one
-    assert [str(r) for r in on_whole] == [str(r) for r in outcomes]
+    assert [str(r) for r in together] == [str(r) for r in on_whole] == [str(r) for r in outcomes]
 
 
 @settings(deadline=None)

@@ -109,3 +109,9 @@ def test_an_untrue_block_that_another_peer_shows_right_is_forgotten(peers: list[
 
     patient = replace(asking, patience=5.0)
     assert list(patient.blocks(peers, 0, HIGH, take, turn=5)) == list(range(HIGH + 1))
+
+
+def test_nobody_to_ask_is_no_channel_of_no_blocks(asking: Asking) -> None:
+    with pytest.raises(Unavailable) as refused:
+        list(asking.blocks([], 0, HIGH, number, turn=5))
+    assert refused.value.code == "fabric-blocks"
