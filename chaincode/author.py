@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 from chaincode import state
 from chaincode.codes import CODES
+from chaincode.crew import Crew, crew
 from chaincode.entries import write_entry
 from chaincode.ledgers import Ledger, Receipt
-from chaincode.threads import CORES, in_threads
 from identity.envelope import Unsigned
 from identity.errors import EvidenceError, Rejected
 from identity.keys import Identity
@@ -18,7 +18,7 @@ Value = TypeVar("Value")
 Clock = Callable[[], int]
 NONE: Mapping[str, str] = {}
 _WORTH_A_THREAD = 8
-"""So many signatures take longer than starting a thread."""
+"""So many signatures take longer than waking a thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +45,11 @@ class Author:
         return write_entry(kind, member=self.member, at=at, subjects=digests, body=body, signer=self.identity)
 
 
-def sign_all(entries: Sequence[Unsigned], threads: int = CORES) -> list[bytes]:
-    """The signed envelopes of entries, in order. OpenSSL signs without Python's lock: the signatures of many are made in
-    threads, which do nothing else. Raises EvidenceError(envelope-signature)."""
-    each = max(_WORTH_A_THREAD, -(-len(entries) // threads))
-    parts = [entries[first : first + each] for first in range(0, len(entries), each)]
-    signatures = [one for part in in_threads(_sign, parts, threads) for one in part]
+def sign_all(entries: Sequence[Unsigned], threads: Crew | None = None) -> list[bytes]:
+    """The signed envelopes of entries, in order. OpenSSL signs without Python's lock: threads, by default the process's
+    crew, make the signatures of many together. Raises EvidenceError(envelope-signature)."""
+    signatures = (threads or crew()).map(Unsigned.sign, entries, _WORTH_A_THREAD)
     return [entry.with_signature(signature) for entry, signature in zip(entries, signatures, strict=True)]
-
-
-def _sign(entries: Sequence[Unsigned]) -> list[bytes]:
-    return [entry.sign() for entry in entries]
 
 
 def submit(ledger: Ledger, envelope: bytes) -> Receipt:

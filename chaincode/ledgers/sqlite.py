@@ -14,7 +14,7 @@ from typing import Self
 from chaincode.checkpoints import Checkpoint, sign_checkpoint
 from chaincode.ledgers import DEFAULT_SKEW
 from chaincode.ledgers.connection import DEFAULT_TIMEOUT, Connection, create_file
-from chaincode.ledgers.opening import open_all, verifying_threads
+from chaincode.ledgers.opening import open_all
 from chaincode.ledgers.storing import Held, check_head
 from chaincode.ledgers.writer import Clock, Outcome, Writer
 from chaincode.log import EMPTY_ROOT
@@ -30,7 +30,6 @@ class SqliteLedger(Held):
         """For `create` and `open` only."""
         super().__init__(reads, writer)
         self._writer = writer
-        self._pool = None if writer is None else verifying_threads()
 
     @classmethod
     def create(
@@ -105,14 +104,8 @@ class SqliteLedger(Held):
         """
         if self._writer is None:
             raise UsageError("ledger-read-only", f"{self._reads.path} was opened for reading only.")
-        return self._writer.submit(open_all(envelopes, self._pool))
+        return self._writer.submit(open_all(envelopes))
 
     def check_head(self) -> Checkpoint:
         """Verify the latest checkpoint against the ledger's key and the stored tree's edge; return it."""
         return check_head(self)[0]
-
-    def close(self) -> None:
-        """Close the file; a second call does nothing."""
-        super().close()
-        if self._pool is not None:
-            self._pool.shutdown()

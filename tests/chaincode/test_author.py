@@ -8,6 +8,7 @@ import pytest
 
 from chaincode import state
 from chaincode.author import Author, read_all, read_tables, sign_all
+from chaincode.crew import Crew
 from chaincode.state import DidOwner, Member
 from identity.errors import EvidenceError
 from identity.keys import identity_from_seed
@@ -48,7 +49,7 @@ def test_many_are_signed_as_each_alone(number: int, threads: int) -> None:
     body = {"round": 1, "attempt": 1, "reason": "policy"}
     written = [author.unsigned("decline", 1_800_000_000, body, agreement="b" * 64) for author in authors]
     alone = [author.entry("decline", 1_800_000_000, body, agreement="b" * 64) for author in authors]
-    assert sign_all(written, threads) == alone
+    assert sign_all(written, Crew(threads - 1)) == alone
 
 
 def test_a_signer_that_answers_with_something_else_signs_nothing() -> None:
@@ -59,5 +60,5 @@ def test_a_signer_that_answers_with_something_else_signs_nothing() -> None:
         Author("a" * 64, i.did, i).unsigned("decline", 1_800_000_000, body, agreement="b" * 64) for i in identities
     ]
     with pytest.raises(EvidenceError) as refused:
-        sign_all(written, 2)
+        sign_all(written, Crew(1))
     assert refused.value.code == "envelope-signature"

@@ -29,7 +29,7 @@ from chaincode.ledgers.fabric.profile import Place, Profile
 from chaincode.ledgers.fabric.refusals import AGAIN
 from chaincode.ledgers.fabric.sending import Patience, Sender, Sent
 from chaincode.ledgers.fabric.together import Together
-from chaincode.ledgers.opening import open_all, verifying_threads
+from chaincode.ledgers.opening import open_all
 from identity import canonical
 from identity.errors import EvidenceError, OutcomeUnknown, Rejected, Unavailable, UsageError
 
@@ -70,7 +70,6 @@ class FabricLedger:
         )
         self._numbers: Numbers = numbers or self._log
         self._together = Together(self._sender.send)
-        self._threads = verifying_threads()
 
     @classmethod
     def open(
@@ -99,7 +98,7 @@ class FabricLedger:
         Raises Unavailable: fabric-*; OutcomeUnknown: fabric-outcome-unknown, or the code of what failed after a part
         of the entries was stored; CredentialError(fabric-access-denied); EvidenceError: fabric-fork, fabric-genesis.
         """
-        opened = open_all(envelopes, self._threads)
+        opened = open_all(envelopes)
         known = {
             entry.id for entry in opened if isinstance(entry, Entry) and self._numbers.index_of(entry.id) is not None
         }
@@ -179,8 +178,6 @@ class FabricLedger:
         self._pauses.closing.set()
         self._together.close()
         self._log.save()
-        if self._threads is not None:
-            self._threads.shutdown(wait=True)
         for remote in (*self._peers, *self._orderers):
             remote.close()
 

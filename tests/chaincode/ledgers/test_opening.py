@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A batch is opened with the verdicts that its envelopes get one by one, whatever is in it and however many threads verify."""
 
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chaincode.crew import Crew
 from chaincode.entries import make_entry
 from chaincode.ledgers import open_or_refuse
 from chaincode.ledgers.opening import open_all
@@ -37,12 +37,14 @@ def _envelope(number: int, how: str) -> bytes:
     return good
 
 
-@pytest.mark.parametrize("threads", [0, 1, 3])
+CREWS = {threads: Crew(threads) for threads in (0, 1, 3)}
+
+
+@pytest.mark.parametrize("threads", CREWS)
 @given(batch=st.lists(st.tuples(st.integers(1, 9), st.sampled_from(MANGLED)), max_size=40))
 def test_verdicts_are_those_of_each_alone(threads: int, batch: list[tuple[int, str]]) -> None:
     envelopes = [_envelope(*one) for one in batch]
-    with ThreadPoolExecutor(max(1, threads)) as pool:
-        opened = open_all(envelopes, pool if threads else None)
+    opened = open_all(envelopes, CREWS[threads])
     for found, data in zip(opened, envelopes, strict=True):
         alone = open_or_refuse(data)
         if isinstance(alone, Rejected):

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Threads for work that lets go of the interpreter's lock and takes microseconds: signatures, many at a time.
+
+A thread that is woken for less than some milliseconds stays where Linux puts it, which is often the core of whoever woke
+it: the two take turns, and the other cores idle. So before each use the caller's core is barred to the threads (two cores:
+50 signatures verified in 3.0 ms in the place of 5.6).
+"""
+
+import ctypes
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
+from functools import cache
+from typing import Any, TypeVar
+
+from chaincode.threads import CORES
+
+T = TypeVar("T")
+A = TypeVar("A")
+
+MOST = 4  # together with the caller: beyond, the interpreter's lock is what they wait for
+
+
+class Crew:
+    """Some threads, which start when they are first needed. Thread-safe."""
+
+    def __init__(self, others: int) -> None:
+        """So many beside the caller; none on a machine of one core."""
+        self._others = others
+        self._pool = ThreadPoolExecutor(others, "fedledger-crew", initializer=self._join) if others else None
+        self._ids: list[int] = []
+        self._barred = -1  # the core that is barred to all of them
+
+    def map(self, work: Callable[[A], T], items: Sequence[A], each: int) -> list[T]:
+        """The results of ``work`` on each item, in the items' order; the caller works too.
+
+        Whoever is free takes the next item. A thread joins in where there are ``each`` items for it. Raises what the
+        work raises.
+        """
+        results: list[Any] = [None] * len(items)
+        numbers = iter(range(len(items)))  # to take the next one is a single step of the interpreter
+
+        def some() -> None:
+            for number in numbers:
+                results[number] = work(items[number])
+
+        others = max(0, min(self._others, len(items) // each - 1))
+        if self._pool is None or not others:
+            some()
+            return results
+        self._bar_this_core()
+        joined = [self._pool.submit(some) for _ in range(others)]
+        try:
+            some()
+        finally:
+            begun = [one for one in joined if not one.cancel()]
+            wait(begun)
+        for one in begun:
+            one.result()
+        return results
+
+    def _join(self) -> None:
+        """A thread's first act."""
+        self._ids.append(threading.get_native_id())
+        self._barred = -1
+
+    def _bar_this_core(self) -> None:
+        core = _core()
+        if core == self._barred or core < 0:
+            return
+        if rest := os.sched_getaffinity(0) - {core}:
+            for thread in self._ids:
+                with suppress(OSError):  # the system may know better
+                    os.sched_setaffinity(thread, rest)
+        self._barred = core
+
+
+@cache
+def crew() -> Crew:
+    """This process's crew."""
+    return Crew(min(MOST, CORES) - 1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=crew.cache_clear)  # threads do not outlive a fork
+
+
+def _core() -> int:
+    """The core that this thread runs on; -1 where that cannot be said (not Linux)."""
+    return _getcpu() if _getcpu is not None else -1
+
+
+_getcpu: Callable[[], int] | None = (
+    getattr(ctypes.CDLL(None), "sched_getcpu", None) if hasattr(os, "sched_setaffinity") else None
+)
