@@ -23,7 +23,7 @@ AT_A_TIME = 512
 than some thousand files."""
 
 Part = tuple[Sequence[Delivery], Reference]
-"""Deliveries, and where the sum of those that passed is kept."""
+"""Deliveries, and where the sum of those that passed is kept; None where it has been finished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +110,8 @@ class Aggregation:
                 ``Worker.finish``. UsageError: ``task-evaluation``. Unavailable: ``worker-died``.
         """
         held = [partial for partial in sums if isinstance(partial, HeldSum)]
+        # What has been finished already is kept nowhere.
+        held = [partial if partial.outcome is None else self.sum(partial.summed) for partial in held]
         if len(held) > 1 and any(partial.shards for partial in held):  # shards are of one set of updates
             held = [self.sum([delivery for partial in held for delivery in partial.summed])]
         for attempt in range(self._tries):
@@ -142,21 +144,12 @@ class Aggregation:
         return outcome
 
     def _sum_and_finish(self, deliveries: Sequence[Delivery], order: FinishOrder) -> HeldSum:
-        name = place("aggregate", deliveries[0].commitment)
-        for attempt in range(self._tries):
-            call = Call(name, "aggregate", (deliveries, order, self._model.get(order.base)), 3)
-            try:
-                verdicts, outcome = run_all(self._pool(), [call], 1)[0]
-                break
-            except Unavailable as error:
-                if error.code != DIED or attempt + 1 == self._tries:
-                    raise
-                self._model.keep("", None)  # it may have been lost with the worker, or with its machine
-        total, model = call.kept
-        if outcome is not None:
-            self._model.keep(outcome.model, model)
-        some = any(not code for code in verdicts.values())
-        return HeldSum(verdicts, [(deliveries, total)] if some else [], outcome=outcome)
+        call = Call(place("aggregate", deliveries[0].commitment), "aggregate", (deliveries, order), light=True)
+        verdicts, outcome = run_all(self._pool(), [call], self._tries)[0]
+        if outcome is None:  # nothing has been kept of it
+            return self.sum(deliveries)
+        self._model.keep(outcome.model, None)  # the worker has it, and the others find it in the store
+        return HeldSum(verdicts, [(deliveries, None)], outcome=outcome)
 
     def _sum_shards(self, deliveries: Sequence[Delivery]) -> HeldSum:
         """Judge updates whose shards were read by several workers; without a bad one the sums are kept, else those of the

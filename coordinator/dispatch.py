@@ -121,7 +121,8 @@ class Dispatch:
 
 
 def _training(orders: Sequence[TrainOrder], base: Reference, slot: int, tries: int = 1) -> Call:
-    return Call(place("train", orders[0].header), "train", (base, orders), slot=slot, tries=tries)
+    name = place("train", orders[0].header)
+    return Call(name, "train", (base, orders), slot=slot, tries=tries, light=base is None)
 
 
 def _failure(order: TrainOrder, error: Error) -> TrainFailure:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from coordinator.line import Line
 from identity.errors import Error
 
 Reference = Any
@@ -18,7 +19,8 @@ DIED, LATE = "worker-died", "training-timeout"
 class Call:
     """A method of ``coordinator.worker.Worker``, to be called with ``arguments``, references among them.
 
-    ``slot`` is the worker that is best, -1 for any. ``kept`` holds references to the results after the first.
+    ``slot`` is the worker that is best, -1 for any. ``kept`` holds references to the results after the first. A ``light``
+    call is small and holds no reference, neither does its one result: it may go over a line (``coordinator.wire``).
     """
 
     name: str
@@ -28,12 +30,14 @@ class Call:
     slot: int = -1
     tries: int = 1
     kept: Sequence[Reference] = ()
+    light: bool = False
 
 
 @dataclass(slots=True)
 class Slot:
     """A place for a worker process: ``opening`` until it has said hello, ``call`` and ``answer`` while it works, in
-    both cases at the latest ``until`` on the monotonic clock."""
+    both cases at the latest ``until`` on the monotonic clock. ``path`` is where it takes a line, "" where it takes none;
+    ``serving`` is its answer to being told to, which comes when the ``line`` ends."""
 
     number: int
     generation: int = 0
@@ -43,6 +47,9 @@ class Slot:
     call: Call | None = None
     answer: Reference = None
     until: float = math.inf
+    path: str = ""
+    line: Line | None = None
+    serving: Reference = None
 
 
 class Pool(Protocol):

@@ -31,6 +31,7 @@ from chaincode.threads import CORES
 from chaincode.vector import vector_length
 from chaincode.writeback import forget
 from coordinator.jobs import ClusterSettings, TaskInfo
+from coordinator.line import Exchange
 from coordinator.ports import Delivery, FinishOrder, Outcome
 from coordinator.summing import Cut, Hashes, Summing, Sums
 from identity.errors import Error, EvidenceError
@@ -119,15 +120,17 @@ class Worker:
         """See ``Summing.sum``."""
         return self._summing.sum(deliveries)
 
-    def aggregate(
-        self, deliveries: Sequence[Delivery], order: FinishOrder, base: Arrays | None
-    ) -> tuple[tuple[dict[str, str], Outcome | None], Sums | None, Arrays | None]:
-        """``sum``, and where every delivery passes, ``finish`` of it. Raises as both."""
+    def aggregate(self, deliveries: Sequence[Delivery], order: FinishOrder) -> tuple[dict[str, str], Outcome | None]:
+        """``sum``, and where every delivery passes, ``finish`` of it: the verdicts, and the outcome or None. Raises as both.
+
+        The model stays here for the next round.
+        """
         with self._summing.summed(deliveries) as (verdicts, total):
             if total is None or any(verdicts.values()):
-                return (verdicts, None), total, None
-            outcome, arrays = self.finish(order, base, total)
-        return (verdicts, outcome), total, arrays
+                return verdicts, None
+            outcome, arrays = self.finish(order, None, total)
+        self._loaded = outcome.model, arrays
+        return verdicts, outcome
 
     def sum_shard(self, deliveries: Sequence[Delivery], cut: Cut) -> list[ShardEvidence]:
         """See ``Summing.sum_shard``; the disk is put to work meanwhile."""
@@ -252,19 +255,29 @@ class Host:
 
     def __init__(self) -> None:
         self._worker: Worker | None = None
+        self._exchange: Exchange | None = None
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """``open`` makes the worker from its settings and says ``hello``; every other name is a method of it.
+        """Make the worker, take calls from a line, or call a method of the worker.
 
         Raises:
             Error: the method's own, or ``worker-failed`` with the text of what was raised.
         """
         try:
-            if method == "open":
-                self._worker = Worker(*arguments)
-                return self._worker.hello()
+            match method:
+                case "open":
+                    return self._open(*arguments)
+                case "serve" if self._exchange is not None:
+                    return self._exchange.serve(self.call)
             return getattr(self._worker, method)(*arguments)
         except Error:
             raise
         except Exception as error:
             raise Error("worker-failed", f"A worker fails to {method}: {describe_failure(error)}") from error
+
+    def _open(self, settings: ClusterSettings, folder: str = "") -> tuple[str, int, str]:
+        """Make the worker, which takes lines in a folder of this machine; its hello, and where it takes them."""
+        self._worker = Worker(settings)
+        path = f"{folder}/line-{os.getpid()}" if folder else ""
+        self._exchange = Exchange(path) if folder else None
+        return *self._worker.hello(), path

@@ -12,7 +12,7 @@ FLOORS = ("identity", "chaincode", "participant", "coordinator", "ops")
 FILES = sorted(p for floor in FLOORS for p in (ROOT / floor).rglob("*.py") if "templates" not in p.parts)
 SOLE_IMPORTERS = {
     "torch": ("participant/", "ops/bench/"),
-    "ray": ("coordinator/cluster.py", "ops/bench/bare_calls.py"),
+    "ray": ("coordinator/cluster.py", "coordinator/workers.py", "ops/bench/bare_calls.py"),
     "didkit": ("identity/didkit_check.py",),
     "fastapi": (),
     "grpc": ("chaincode/fabric_", "chaincode/ledgers/fabric/"),

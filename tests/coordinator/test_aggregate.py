@@ -162,15 +162,24 @@ def test_a_large_update_out_of_a_pack_is_kept_as_evidence(world: World) -> None:
         assert data == Path(first.place.path).read_bytes()
 
 
-def test_a_base_model_that_is_lost_with_its_worker_is_loaded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_round_whose_worker_is_lost_is_aggregated_by_another(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = world.aggregate(world.delivered)[1]
     monkeypatch.setattr(aggregate, "AT_ONCE", 1 << 30)
-    model = ModelAtHand()
-    model.keep(world.info.initial, "gone")
-    pool = Recording(world.cluster._pool(), lambda call: call.arguments[2] is not None)
-    held = Aggregation(lambda: pool, model, 3).sum(world.delivered, world.order(world.delivered))
-    assert held.outcome == expected
-    assert pool.methods == ["aggregate"] * 2
+    lost: list[Call] = []
+    found = world.aggregate(world.delivered, True, lambda call: not lost and not lost.append(call))
+    assert found[1:] == (expected, ["aggregate"] * 2)
+
+
+def test_what_was_finished_at_once_can_be_summed_with_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = world.aggregate(world.delivered)[1]
+    monkeypatch.setattr(aggregate, "AT_ONCE", 1 << 30)
+    pool = Recording(world.cluster._pool(), lambda _: False)
+    aggregation = Aggregation(lambda: pool, ModelAtHand(), 3)
+    first = aggregation.sum(world.delivered[:7], world.order(world.delivered[:7]))
+    assert first.outcome not in (None, expected)
+    assert first.weight == world.order(world.delivered[:7]).weight
+    sums = [first, aggregation.sum(world.delivered[7:])]
+    assert aggregation.finish(world.order(world.delivered), sums) == expected
 
 
 @pytest.mark.parametrize("method", ["sum", "sum_shard"])

@@ -2,8 +2,11 @@
 """The cluster on Ray: same bits on any number of workers, and what happens when workers and machines are lost."""
 
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from chaincode.models import digest_file
 from coordinator.cluster import Cluster
 from coordinator.jobs import ClusterSettings
 from coordinator.ports import FinishOrder
+from coordinator.processes import make_folder
 from identity.errors import Error, Unavailable, UsageError
 from participant.ports import TrainFailure, TrainResult
 from tests.coordinator import cluster_rounds as rounds
@@ -27,10 +31,13 @@ def make(nodes: Any, tmp_path: Path) -> Iterator[Make]:
     """Makes a cluster that joins the tests' Ray; the task's ``before(self, site)`` is given as text."""
     made: list[Cluster] = []
 
-    def build(body: str = "", *, task: str = "", width: int = 3, **changes: Any) -> tuple[Cluster, ClusterSettings]:
+    def build(
+        body: str = "", *, task: str = "", width: int = 3, lines: bool = False, **changes: Any
+    ) -> tuple[Cluster, ClusterSettings]:
         reference = task or rounds.write_task(tmp_path, body, width)
         settings = rounds.settings(tmp_path, reference, address=nodes.address, **changes)
         made.append(Cluster(settings))
+        made[-1]._folder = make_folder() if lines else ""  # as with a Ray of our own
         made[-1].start()
         return made[-1], settings
 
@@ -39,8 +46,12 @@ def make(nodes: Any, tmp_path: Path) -> Iterator[Make]:
         cluster.close()
 
 
-def first_round(cluster: Cluster, settings: ClusterSettings, **options: Any) -> tuple[Any, list[Any], rounds.Answers]:
+def first_round(
+    cluster: Cluster, settings: ClusterSettings, *, light: bool = False, **options: Any
+) -> tuple[Any, list[Any], rounds.Answers]:
     info = cluster.describe()
+    if light:  # as from the second round on, where a worker has the model
+        cluster._model.keep("", None)
     terms = rounds.agreement(info)
     asked = rounds.orders(settings, info, terms, info.initial, 1)
     return terms, asked, rounds.train(cluster, asked, **options)
@@ -67,13 +78,14 @@ def test_any_number_of_workers_gives_the_same_bits(
     assert outcomes[0][1].optimiser
 
 
+@pytest.mark.parametrize("lines", [False, True])
 def test_a_killed_worker_is_replaced_and_its_orders_are_tried_again(
-    make: Make, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    lines: bool, make: Make, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     marker = str(tmp_path / "killed")
     body = f"if site == 1 and not os.path.exists({marker!r}):\n    open({marker!r}, 'w').close()\n    os.kill(os.getpid(), signal.SIGKILL)"
-    cluster, settings = make(body, workers=2)
-    terms, asked, answers = first_round(cluster, settings)
+    cluster, settings = make(body, workers=2, lines=lines)
+    terms, asked, answers = first_round(cluster, settings, light=lines)
     assert Path(marker).exists()
     assert all(isinstance(a, TrainResult) for a in answers.values())
     assert rounds.train(cluster, asked) == answers  # the same source, undisturbed
@@ -84,25 +96,29 @@ def test_a_killed_worker_is_replaced_and_its_orders_are_tried_again(
     assert capfd.readouterr() == ("", "")  # what Ray has to say of it is for logs, not for whoever reads our output
 
 
-def test_an_order_that_always_kills_its_worker_fails_alone(make: Make) -> None:
-    cluster, settings = make("if site == 1:\n    os.kill(os.getpid(), signal.SIGKILL)", workers=2, tries=2)
-    terms, asked, answers = first_round(cluster, settings)
+@pytest.mark.parametrize("lines", [False, True])
+def test_an_order_that_always_kills_its_worker_fails_alone(lines: bool, make: Make) -> None:
+    body = "if site == 1:\n    os.kill(os.getpid(), signal.SIGKILL)"
+    cluster, settings = make(body, workers=2, tries=2, lines=lines)
+    terms, asked, answers = first_round(cluster, settings, light=lines)
     failure = answers.pop("site-02")
     assert isinstance(failure, TrainFailure)
     assert failure.code == "worker-died"
+    assert "died" in failure.message.partition("The worker died: ")[2], "Ray says of what"
     assert all(isinstance(a, TrainResult) for a in answers.values())
     outcome = rounds.finish_round(cluster, terms, [o for o in asked if o.site != "site-02"], answers)
     assert digest_file(Path(settings.models) / f"{outcome.model}.safetensors") == outcome.model
 
 
-def test_failures_of_a_task_name_their_cause(make: Make) -> None:
+@pytest.mark.parametrize("lines", [False, True])
+def test_failures_of_a_task_name_their_cause(lines: bool, make: Make) -> None:
     body = (
         "if site == 0:\n    raise KeyError('patient 17')\n"
         "if site == 1:\n    self.learning_rate = float('nan')\n"
         "if site == 2:\n    self.learning_rate = 0.1\n    sys.exit('done')"
     )
-    cluster, settings = make(body, workers=1)
-    answers = first_round(cluster, settings)[2]
+    cluster, settings = make(body, workers=1, lines=lines)
+    answers = first_round(cluster, settings, light=lines)[2]
     failures = {site: (a.code, a.message) for site, a in answers.items() if isinstance(a, TrainFailure)}
     assert {site: code for site, (code, _) in failures.items()} == {
         "site-01": "training-failed", "site-02": "update-not-finite", "site-03": "training-failed",
@@ -111,12 +127,47 @@ def test_failures_of_a_task_name_their_cause(make: Make) -> None:
     assert "SystemExit: done" in failures["site-03"][1]
 
 
-def test_a_task_that_hangs_is_bounded_and_alone(make: Make) -> None:
-    cluster, settings = make("while site == 1:\n    time.sleep(60)", workers=2)
+@pytest.mark.parametrize("lines", [False, True])
+def test_a_task_that_hangs_is_bounded_and_alone(lines: bool, make: Make) -> None:
+    cluster, settings = make("while site == 1:\n    time.sleep(60)", workers=2, lines=lines)
     cluster.ready()
-    terms, asked, answers = first_round(cluster, settings, seconds=20.0)
+    terms, asked, answers = first_round(cluster, settings, seconds=20.0, light=lines)
     assert {s: a.code for s, a in answers.items() if isinstance(a, TrainFailure)} == {"site-02": "training-timeout"}
     assert rounds.finish_round(cluster, terms, [o for o in asked if o.site != "site-02"], answers).model
+
+
+def test_small_calls_take_a_line_and_large_ones_do_not(make: Make) -> None:
+    """By turns on the same workers, with one outcome; what a line refuses has its own code."""
+    cluster, settings = make(workers=2, lines=True)
+    outcomes = []
+    for light in (False, True, False, True):
+        terms, asked, answers = first_round(cluster, settings, light=light)
+        pool = cluster._pool()
+        assert (pool._slots[0].line is not None) == light
+        delivered = rounds.deliveries(asked, answers)
+        weight = sum(delivery.commitment.weight for delivery in delivered)
+        order = FinishOrder(terms, 1, asked[0].header.base, "", weight)
+        outcomes.append(cluster.sum(delivered, order).outcome)
+        assert pool._slots[0].line is not None
+        outcomes.append(rounds.finish_round(cluster, terms, asked, answers))
+        assert pool._slots[0].line is None
+    assert outcomes[0] is not None
+    assert len({outcome and outcome.model for outcome in outcomes}) == 1
+    cluster._model.keep("", None)
+    lost = [replace(order, header=replace(order.header, base="e" * 64)) for order in asked]
+    assert {a.code for a in rounds.train(cluster, lost).values() if isinstance(a, TrainFailure)} == {"model-missing"}
+
+
+def test_a_worker_that_was_killed_while_idle_on_its_line_is_replaced(make: Make) -> None:
+    cluster, settings = make(workers=1, lines=True)
+    _, asked, answers = first_round(cluster, settings, light=True)
+    (slot,) = cluster._pool()._slots
+    assert slot.line is not None
+    pid = int(slot.path.rpartition("-")[2])
+    os.kill(pid, signal.SIGKILL)
+    assert wait([slot.line], 60)
+    assert rounds.train(cluster, asked) == answers
+    assert not slot.path.endswith(f"-{pid}")
 
 
 def test_leaving_ends_our_workers_and_nothing_else(nodes: Any, make: Make) -> None:

@@ -15,9 +15,8 @@ from chaincode.models import digest_file
 from chaincode.place import Place
 from chaincode.shards import shard_cuts
 from coordinator.ports import Delivery, FinishOrder, Outcome
-from coordinator.worker import Worker
 from identity.errors import EvidenceError
-from tests.coordinator.worker_round import Round, other_bytes
+from tests.coordinator.worker_round import Round, another, other_bytes
 
 
 @pytest.fixture
@@ -83,11 +82,6 @@ def test_a_bad_update_is_left_out_by_name_and_the_others_are_summed(
     assert first.worker.sum([bad]) == ({bad.commitment.member: code}, None)
     assert by_shards(first, [*good, bad], small_unit)[0] == verdicts
     assert by_shards(first, [bad], small_unit)[0] == {bad.commitment.member: code}
-
-
-def another(of: Round) -> Worker:
-    """A second process's worker, in this one."""
-    return Worker(of.settings)
 
 
 def by_shards(of: Round, deliveries: list[Delivery], unit: int) -> tuple[dict[str, str], Outcome | None]:

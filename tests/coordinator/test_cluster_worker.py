@@ -26,7 +26,7 @@ from coordinator.worker import Host
 from identity.errors import Error, EvidenceError, UsageError
 from participant.ports import TrainFailure, TrainOrder, TrainResult
 from tests.coordinator import cluster_rounds as rounds
-from tests.coordinator.worker_round import Round, other_bytes
+from tests.coordinator.worker_round import Round, another, other_bytes
 from tests.fakes.local_cluster import LocalCluster
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -111,16 +111,23 @@ def test_packed_updates_are_kept_when_they_are_genuine(first: Round) -> None:
 
 def test_sum_and_finish_in_one_call(first: Round) -> None:
     order = FinishOrder(first.terms, 1, first.info.initial, "", sum(d.commitment.weight for d in first.deliveries))
-    (verdicts, outcome), total, arrays = first.worker.aggregate(first.deliveries, order, first.arrays)
+    verdicts, outcome = first.worker.aggregate(first.deliveries, order)
     assert not any(verdicts.values())
     assert outcome == first.finish()
-    assert total is not None
-    assert arrays is not None
     other_bytes(first, first.deliveries[2])
-    (verdicts, outcome), total, arrays = first.worker.aggregate(first.deliveries, order, first.arrays)
+    verdicts, none = first.worker.aggregate(first.deliveries, order)
     assert [code for code in verdicts.values() if code] == ["update-digest"]
-    assert (outcome, arrays) == (None, None)
-    assert total is not None, "the sum of the others is kept"
+    assert none is None
+
+
+def test_the_model_of_one_call_is_at_hand_for_the_next_round(first: Round) -> None:
+    order = FinishOrder(first.terms, 1, first.info.initial, "", sum(d.commitment.weight for d in first.deliveries))
+    outcome = first.worker.aggregate(first.deliveries, order)[1]
+    assert outcome is not None
+    asked = rounds.orders(first.settings, first.info, first.terms, outcome.model, 2)
+    expected = another(first).train(None, asked)
+    (first.folder / "models" / f"{outcome.model}.safetensors").unlink()
+    assert first.worker.train(None, asked) == expected
 
 
 def test_an_update_that_became_a_blob_can_be_summed_again(first: Round) -> None:

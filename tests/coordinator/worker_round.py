@@ -30,6 +30,11 @@ class Round:
         return self.worker.finish(replace(order, **changes), base, total)[0]
 
 
+def another(of: Round) -> Worker:
+    """A second process's worker, in this one."""
+    return Worker(of.settings)
+
+
 def other_bytes(first: Round, delivery: Delivery) -> Delivery:
     """The delivery, its file altered in the last byte."""
     path = Path(delivery.place.path)
