@@ -22,9 +22,8 @@ AT_A_TIME = 256
 """So many orders at most in a call: while the first sites commit, the next ones train."""
 AT_FIRST = 64
 """So many are in the first call of a round that has several for each worker: whoever commits has something to do sooner."""
-WORTH_A_CALL = 0.011
-"""Seconds of training from which a second worker pays: sending it orders, and committing to its updates apart, costs
-as much as training does below."""
+WORTH_A_CALL = 0.005
+"""Seconds of training for each call from which a second one pays: committing to its updates apart costs a wait for the disk."""
 
 
 class Dispatch:
