@@ -9,31 +9,34 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from chaincode.aggregation import RULES, own_state, state_digest, step_model
 from chaincode.agreement import agreement_digest, tensor_specs
 from chaincode.blobs import chunk_hashes, root_of
+from chaincode.evidence import UNIT
 from chaincode.models import Tensor, model_digest
 from chaincode.optimisers import initial_state, parse_optimiser
 from chaincode.shards import shard_cuts
 from chaincode.threads import in_threads
-from chaincode.vector import SLICE, vector_length
+from chaincode.vector import vector_length
 from identity.errors import EvidenceError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from typing_extensions import Buffer
+    from numpy.typing import NDArray
 
     from chaincode.aggregation import Floats, Sums
     from chaincode.agreement import TensorSpec
     from chaincode.evidence import VerifiedUpdate
-    from chaincode.optimisers import Doubles
+    from chaincode.optimisers import Doubles, Optimiser
 
     Recorded = tuple[str, Mapping[str, Tensor]]
+
+_PIECE: Final = 2 * UNIT  # elements of a model that are made at a time: whole chunks of the sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +108,8 @@ def finish(
 ) -> Result:  # fmt: skip
     """The result of a round from its integer sum, for a caller that had the sum computed in parts.
 
-    `recorded` is a model whose digest the caller has verified: where the result has the same bytes it has that digest, and
-    to compare takes a quarter of the time of hashing.
+    `recorded` is a model whose digest the caller has verified: where the result has the same bytes it is that model. To
+    compare takes a quarter of the time of hashing, piece by piece as the result is made, which then needs no memory.
 
     Raises EvidenceError: model-schema, optimiser-parameters, optimiser-state (a state of another shape, or one
     for an optimiser that has none), sum-length, and what `aggregation.step_model` raises.
@@ -117,44 +120,79 @@ def finish(
         raise EvidenceError("sum-length", f"The sum has {total.size} elements; the model has {vector_length(specs)}.")
     if state is not None and (not optimiser.rows or state.shape != (optimiser.rows, len(total))):
         raise EvidenceError("optimiser-state", f"The state is not one of {optimiser.name} for {len(total)} elements.")
-    vector, following = to_vector(base, specs), own_state(optimiser, state, len(total))
-    cuts = shard_cuts(len(total), threads)
-
-    def shard(cut: tuple[int, int]) -> list[bytes]:
-        """Make a part of the model and of the state, in place; the leaf hashes of that part of the sum."""
-        part, start = slice(*cut), cut[0]
-        step_model(
-            vector[part], total[part], weight, specs, optimiser=optimiser, state=following[:, part], start=start
-        )  # fmt: skip
-        return chunk_hashes(np.ascontiguousarray(total[part], "<i8").view(np.uint8).data)
-
-    leaves = [leaf for part in in_threads(shard, pairwise(cuts), threads) for leaf in part]
-    model = to_model(vector, base, specs)
+    _check_schema(base, specs)
+    if recorded is not None and not _fits(recorded[1], base, specs):
+        recorded = None
+    following = own_state(optimiser, state, len(total))
+    model, vector = recorded[1] if recorded else {}, np.empty(0 if recorded else len(total), np.float32)
+    step = _Step(base, specs, total, weight, optimiser, following, None if recorded else vector, model)
+    leaves = list[bytes]()
+    for part in in_threads(step.make, pairwise(shard_cuts(len(total), threads)), threads):
+        if part is None:
+            return finish(agreement, base, total, weight, state, threads=threads)
+        leaves += part
+    model = model or to_model(vector, base, specs)
     return Result(
         weight=weight,
         sum=root_of(leaves),
         model=model,
-        model_digest=recorded[0] if recorded and _same(model, recorded[1]) else model_digest(model, threads=threads),
+        model_digest=recorded[0] if recorded else model_digest(model, threads=threads),
         state=following if optimiser.rows else None,
         optimiser=state_digest(following, threads=threads) if optimiser.rows else "",
     )
 
 
-def _same(model: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
-    """Whether two models have the same tensors, byte for byte."""
-    return model.keys() == other.keys() and all(
-        (mine.dtype, mine.shape) == (other[name].dtype, other[name].shape) and _same_bytes(mine.data, other[name].data)
-        for name, mine in model.items()
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """From a round's sum to its model, which goes to `vector`, or is compared with the recorded one where that is None."""
+
+    base: Mapping[str, Tensor]
+    specs: Sequence[TensorSpec]
+    total: Sums
+    weight: int
+    optimiser: Optimiser
+    state: Doubles
+    vector: Floats | None
+    recorded: Mapping[str, Tensor]
+
+    def make(self, cut: tuple[int, int]) -> list[bytes] | None:
+        """Make a part of the model, and of the state in place; the leaf hashes of that part of the sum, None where the
+        recorded model has other bytes."""
+        leaves = list[bytes]()
+        spare = np.empty(min(_PIECE, cut[1] - cut[0]), np.float32)
+        for start in range(*cut, _PIECE):
+            part = slice(start, min(start + _PIECE, cut[1]))
+            new = spare[: part.stop - start] if self.vector is None else self.vector[part]
+            _fill(new, self.base, self.specs, start)
+            step_model(
+                new, self.total[part], self.weight, self.specs,
+                optimiser=self.optimiser, state=self.state[:, part], start=start,
+            )  # fmt: skip
+            if self.vector is None and not _is_there(new, self.recorded, self.specs, start):
+                return None
+            leaves += chunk_hashes(np.ascontiguousarray(self.total[part], "<i8").view(np.uint8).data)
+        return leaves
+
+
+def _fits(recorded: Mapping[str, Tensor], base: Mapping[str, Tensor], specs: Sequence[TensorSpec]) -> bool:
+    """Whether a model has the base model's tensors, and its bytes where those are kept."""
+    return recorded.keys() == base.keys() and all(
+        (mine.dtype, mine.shape) == (theirs.dtype, theirs.shape)
+        and (spec.rule == "mean" or np.array_equal(_bytes(mine), _bytes(theirs)))
+        for spec in specs
+        for mine, theirs in [(base[spec.name], recorded[spec.name])]
     )
 
 
-def _same_bytes(one: Buffer, other: Buffer) -> bool:
-    """Compared in pieces that stay in the cache, and without the interpreter's lock."""
-    mine, theirs = np.frombuffer(memoryview(one), np.uint8), np.frombuffer(memoryview(other), np.uint8)
-    return len(mine) == len(theirs) and all(
-        np.array_equal(mine[start : start + SLICE], theirs[start : start + SLICE])
-        for start in range(0, len(mine), SLICE)
-    )
+def _is_there(piece: Floats, model: Mapping[str, Tensor], specs: Sequence[TensorSpec], start: int) -> bool:
+    """Whether the elements from `start` on of a model's vector are these, to the bit."""
+    theirs = np.empty_like(piece)
+    _fill(theirs, model, specs, start)
+    return np.array_equal(piece.view(np.int32), theirs.view(np.int32))
+
+
+def _bytes(tensor: Tensor) -> NDArray[np.uint8]:
+    return np.frombuffer(memoryview(tensor.data), np.uint8)
 
 
 def load_state(agreement: Mapping[str, Any], data: memoryview) -> Doubles | None:
@@ -186,14 +224,19 @@ def to_vector(
     """
     _check_schema(model, specs)
     vector = np.empty((vector_length(specs) if stop is None else stop) - start, np.float32)
-    raw, position = vector.view(np.uint8).data, -4 * start
+    _fill(vector, model, specs, start)
+    return vector
+
+
+def _fill(vector: Floats, model: Mapping[str, Tensor], specs: Sequence[TensorSpec], start: int) -> None:
+    """Make `vector` the elements from `start` on of the vector of a model, which has the agreement's schema."""
+    raw, position = vector.view(np.uint8), -4 * start
     for spec in specs:
         if spec.rule == "mean":
             low, position = position, position + len(model[spec.name].data)
             if position > 0 and low < len(raw):
-                data = model[spec.name].data[max(0, -low) : len(raw) - low]
+                data = _bytes(model[spec.name])[max(0, -low) : len(raw) - low]
                 raw[max(0, low) : max(0, low) + len(data)] = data
-    return vector
 
 
 def to_model(vector: Floats, base: Mapping[str, Tensor], specs: Sequence[TensorSpec]) -> dict[str, Tensor]:
