@@ -37,7 +37,7 @@ _RECORD: Final = re.compile(
 )
 _LINE: Final = re.compile(rb"[^\n]*\n")
 _LARGE: Final = 1 << 16  # bytes of a body that is worth a thread
-_PIECE: Final = 1 << 20  # bytes that are hashed before anybody asks whether to go on
+_PIECE: Final = 1 << 22  # bytes that are hashed before anybody asks whether to go on: to ask, the interpreter is waited for
 
 
 @dataclass(frozen=True, slots=True)

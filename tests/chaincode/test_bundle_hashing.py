@@ -10,7 +10,7 @@ import pytest
 from chaincode import bundle as module
 from chaincode.bundle import Bundle, File
 
-LENGTH = 5 << 20
+LENGTH = 5 * module._PIECE
 
 
 class Never(Executor):
