@@ -101,7 +101,7 @@ class Rounds:
                 verdicts = in_threads(_verify, opened, threads)
                 mine = [found for member, found in zip(some, verdicts, strict=True) if member in included]
                 # A sum looks at the range of each integer too; where it does not come about, that is done here.
-                summed = self.results.add(mine, specs)
+                summed = self.results.add(mine, specs, are_all=len(some) == len(attempt.commits))
                 if not summed or len(mine) < len(some):
                     known = [summed and member in included for member in some]
                     verdicts = in_threads(partial(self._in_range, specs), zip(verdicts, known, strict=True), threads)

@@ -8,12 +8,13 @@ import pytest
 
 from chaincode import artefacts
 from chaincode.audit import ABSENT, FAIL, PASS
-from chaincode.audit.result_claims import difference
+from chaincode.audit.result_claims import Results, difference
 from chaincode.blobs import chunk_root
 from chaincode.models import Tensor, model_digest
 from chaincode.proofs import ScannedLog, make_entry_proof
 from tests.chaincode.audit_evidence import (
     CARD,
+    INITIAL,
     Run,
     claim,
     files_of,
@@ -193,6 +194,27 @@ def test_an_optimiser_state_with_other_bytes(tmp_path: Path, run: Run) -> None:
         report = judged(tmp_path, {**files_of(run), name: b"x" * 96}, recompute=recompute)
         assert found(report) == {"8:blob-digest"}
         assert where(report) == name
+
+
+@pytest.mark.parametrize("forged", [[], ["model"], ["initial"], ["update"], ["model", "update"]])
+def test_a_result_that_is_made_at_once_changes_nothing_in_the_report(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, forged: list[str]
+) -> None:
+    record, files = run.world.entries[run.index("record")], files_of(run)
+    names = {
+        "model": artefacts.model(record.subjects["model"]),
+        "initial": artefacts.model(model_digest(INITIAL)),
+        "update": artefacts.blob(run.world.entries[run.index("commit")].subjects["update"]),
+    }
+    for name in forged:
+        files[names[name]] = files[names[name]][:-1] + b"x"
+    done, real = list[bool](), Results._at_once
+    monkeypatch.setattr(Results, "_at_once", lambda *a: done.append(real(*a)) or done[-1])
+    report = judged(tmp_path, files)
+    assert (True in done) is (not forged)
+    monkeypatch.setattr(Results, "_at_once", lambda *_: False)
+    assert judged(tmp_path, files) == report
+    assert report.failed is bool(forged)
 
 
 # The release
