@@ -188,7 +188,7 @@ class _Step:
         """Make a part of the model, and of the state in place; the leaf hashes of that part of the sum, None where the
         recorded model has other bytes."""
         leaves = list[bytes]()
-        size = UNIT * (1 + len(self.specs) // _TENSORS)
+        size = UNIT * (1 + len(self.specs) // _TENSORS) if self.vector is None else cut[1] - cut[0]
         spare = np.empty(min(size, cut[1] - cut[0]), np.float32)
         for start in range(*cut, size):
             part = slice(start, min(start + size, cut[1]))
