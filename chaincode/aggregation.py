@@ -16,17 +16,18 @@ The digest of a sum, and of an optimiser's state, is the chunk root over its raw
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
+from chaincode.accumulator import Accumulator
 from chaincode.blobs import chunk_root
 from chaincode.evidence import VerifiedUpdate
 from chaincode.optimisers import OPTIMISERS, initial_state
 from chaincode.vector import (
     SLICE,
     BodyReader,
-    out_of_range,
+    largest,
     refuse_range,
     runs,
     slice_buffer,
@@ -44,15 +45,12 @@ if TYPE_CHECKING:
     from chaincode.agreement import TensorSpec
     from chaincode.evidence import Commitment
     from chaincode.optimisers import Doubles, Optimiser
-    from chaincode.vector import Integers
 
     Floats = NDArray[np.float32]
     Sums = NDArray[np.int64]
-    Wide = NDArray[Any]
 
 MAX_SUM: Final = 2**63 - 1
 MAX_WEIGHT: Final = 2**53 - 1
-_EXACT: Final = 2**53  # so far binary64 holds every integer
 
 
 class Rule(Protocol):
@@ -96,32 +94,21 @@ def weighted_sum(
     if not 0 <= start <= stop <= length:
         raise ValueError(f"no shard {start}..{stop} of {length} elements")
     parts = runs(specs, encoding)
-    weight, largest = sum(u.commitment.weight for u in updates), max((p.bound for p in parts), default=0)
-    check_overflow(weight, largest)
+    check_overflow(sum(u.commitment.weight for u in updates), max((p.bound for p in parts), default=0))
     buffer = slice_buffer(encoding, length)
     readers = [(BodyReader(u.body, encoding, length, buffer), u.commitment) for u in updates]
     total = receiver(out, stop - start)
-    # Integers up to 2**53 are exact in binary64 too, which a processor multiplies faster: the same sums in less time.
-    exact = weight * largest <= _EXACT
-    wide = np.empty((2, min(SLICE, stop - start)), np.float64 if exact else np.int64)
+    accumulator = Accumulator(min(SLICE, stop - start))
     for piece in slices(parts, start, stop):
-        sums, products = wide[:, : piece.stop - piece.start]
-        for number, (reader, commitment) in enumerate(readers):
+        sums = total[piece.start - start : piece.stop - start]
+        sums.fill(0)
+        for reader, commitment in readers:
             values = reader.read(piece.start, piece.stop)
-            if out_of_range(values, piece.bound):
+            if (most := largest(values)) > piece.bound:
                 refuse_range(commitment.named(), values, piece, specs)
-            _accumulate(values, commitment.weight, sums, products, first=not number)
-        np.copyto(total[piece.start - start : piece.stop - start], sums, casting="unsafe")
+            accumulator.add(values, most, commitment.weight, sums)
+        accumulator.finish(sums)
     return total
-
-
-def _accumulate(values: Integers, weight: int, sums: Wide, products: Wide, *, first: bool) -> None:
-    """Add weight * values to the sums, or begin them with it."""
-    into = sums if first else products
-    np.copyto(into, values)
-    np.multiply(into, into.dtype.type(weight), out=into)
-    if not first:
-        np.add(sums, products, out=sums)
 
 
 RULES: Final[Mapping[str, Rule]] = {"mean": weighted_sum}

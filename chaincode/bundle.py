@@ -8,18 +8,17 @@ The first line is the index, canonical JSON (RFC 8785) and a newline:
 The bodies follow in the index's order (names ascending, by bytes), uncompressed, without anything between or after
 them. Names are those of ``chaincode.artefacts``; nothing is ever unpacked. The same files give the same bytes.
 
-Loaded before all else where a bundle is audited, whose bytes are then hashed while the rest loads: so it needs little.
+Loaded before all else where a bundle is audited, whose bytes are then hashed while the rest loads: so it needs little, and what
+it needs is loaded fast (dataclasses and executors are not).
 """
 
 import re
 from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from threading import Lock
-from typing import Final, NoReturn
+from threading import Lock, Thread
+from typing import Final, NamedTuple, NoReturn
 
 from chaincode import artefacts
 from chaincode.files import mapped
@@ -37,11 +36,12 @@ _RECORD: Final = re.compile(
 )
 _LINE: Final = re.compile(rb"[^\n]*\n")
 _LARGE: Final = 1 << 16  # bytes of a body that is worth a thread
-_PIECE: Final = 1 << 20  # bytes that are hashed before anybody asks whether to go on
+_PIECE: Final = (
+    1 << 22
+)  # bytes that are hashed before anybody asks whether to go on: to ask, the interpreter is waited for
 
 
-@dataclass(frozen=True, slots=True)
-class File:
+class File(NamedTuple):
     """One line of the index, and where the file's body lies in the bundle."""
 
     name: str
@@ -81,6 +81,7 @@ class Bundle:
         """For ``open_bundle`` only."""
         self._view, self.files = view, files
         self._ahead: dict[str, _Hashing] = {}
+        self._threads: list[Thread] = []
         self._stopped = False
 
     def body(self, name: str) -> memoryview | None:
@@ -88,13 +89,18 @@ class Bundle:
         file = self.files.get(name)
         return None if file is None else self._view[file.offset : file.offset + file.length]
 
-    def hash_ahead(self, pool: Executor) -> None:
-        """Have large bodies hashed from now on, the largest first, so that nobody waits for one at the end."""
+    def hash_ahead(self, threads: int = CORES) -> None:
+        """Have large bodies hashed from now on until ``stop``, the largest first, so that nobody waits for one at the end."""
         large = sorted((f for f in self.files.values() if f.length >= _LARGE), key=lambda file: -file.length)
         self._ahead = {file.name: _Hashing(self._view, file) for file in large}
         waiting = iter(self._ahead.values())
-        for _ in range(CORES):
-            pool.submit(self._hash_some, waiting)
+        self._threads = [Thread(target=self._stand_by, args=(waiting,)) for _ in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    def _stand_by(self, waiting: Iterator[_Hashing]) -> None:
+        stand_back()
+        self._hash_some(waiting)
 
     def _hash_some(self, waiting: Iterator[_Hashing]) -> None:
         for hashing in waiting:
@@ -104,6 +110,8 @@ class Bundle:
     def stop(self) -> None:
         """Have nothing more hashed ahead."""
         self._stopped = True
+        for thread in self._threads:
+            thread.join()
 
     def altered(self, file: File) -> bool:
         """Whether a file's bytes are not those of the index: what has not been hashed of them yet is hashed here, for the
@@ -166,16 +174,12 @@ def open_bundle(path: Path, *, ahead: bool = False) -> Iterator[Bundle]:
     """
     with mapped(path, follow_links=True) as view:
         bundle = parse_bundle(view)
-        if not ahead:
-            yield bundle
-            return
-        pool = ThreadPoolExecutor(CORES, initializer=stand_back)
+        if ahead:
+            bundle.hash_ahead()
         try:
-            bundle.hash_ahead(pool)
             yield bundle
         finally:
             bundle.stop()
-            pool.shutdown(cancel_futures=True)
 
 
 def parse_bundle(view: memoryview) -> Bundle:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-import secrets
 import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
@@ -26,7 +25,7 @@ def replacing(path: Path, *, fsync: bool) -> Iterator[BinaryIO]:
     error it is removed. Two writers of one path do not disturb each other: the last rename stays. `fsync` makes
     it outlive a power cut as well.
     """
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    beside = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
     try:
         with open(_made(beside, path), "wb") as file:
             yield file

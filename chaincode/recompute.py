@@ -9,31 +9,34 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from chaincode.aggregation import RULES, own_state, state_digest, step_model
 from chaincode.agreement import agreement_digest, tensor_specs
 from chaincode.blobs import chunk_hashes, root_of
-from chaincode.models import Tensor, model_digest
+from chaincode.evidence import UNIT
+from chaincode.model_vector import check_schema, fill, raw_bytes, to_model
+from chaincode.models import model_digest
 from chaincode.optimisers import initial_state, parse_optimiser
 from chaincode.shards import shard_cuts
 from chaincode.threads import in_threads
-from chaincode.vector import SLICE, vector_length
+from chaincode.vector import vector_length
 from identity.errors import EvidenceError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from typing_extensions import Buffer
-
-    from chaincode.aggregation import Floats, Sums
+    from chaincode.aggregation import Floats, Rule, Sums
     from chaincode.agreement import TensorSpec
     from chaincode.evidence import VerifiedUpdate
-    from chaincode.optimisers import Doubles
+    from chaincode.models import Tensor
+    from chaincode.optimisers import Doubles, Optimiser
 
     Recorded = tuple[str, Mapping[str, Tensor]]
+
+_TENSORS: Final = 64  # so many are looked through in little of the time that a chunk's arithmetic takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +90,21 @@ def sum_updates(
 
     Raises EvidenceError(rule-unknown), and what the rule raises (`aggregation.weighted_sum`).
     """
-    if rule not in RULES:
-        raise EvidenceError("rule-unknown", f"There is no aggregation rule {rule}; there is {', '.join(RULES)}.")
+    aggregate = _rule(rule)
     total = np.empty(vector_length(specs), np.int64)
     cuts = [len(total) * i // max(1, threads) for i in range(max(1, threads) + 1)]
 
     def shard(cut: tuple[int, int]) -> None:
-        RULES[rule](updates, specs, *cut, out=total[slice(*cut)])
+        aggregate(updates, specs, *cut, out=total[slice(*cut)])
 
     in_threads(shard, pairwise(cuts), threads)
     return total
+
+
+def _rule(name: str) -> Rule:
+    if name not in RULES:
+        raise EvidenceError("rule-unknown", f"There is no aggregation rule {name}; there is {', '.join(RULES)}.")
+    return RULES[name]
 
 
 def finish(
@@ -105,56 +113,112 @@ def finish(
 ) -> Result:  # fmt: skip
     """The result of a round from its integer sum, for a caller that had the sum computed in parts.
 
-    `recorded` is a model whose digest the caller has verified: where the result has the same bytes it has that digest, and
-    to compare takes a quarter of the time of hashing.
+    `recorded` is a model whose digest the caller has verified: where the result has the same bytes it is that model. To
+    compare takes a quarter of the time of hashing, piece by piece as the result is made, which then needs no memory.
 
     Raises EvidenceError: model-schema, optimiser-parameters, optimiser-state (a state of another shape, or one
     for an optimiser that has none), sum-length, and what `aggregation.step_model` raises.
     """
+    length = vector_length(tensor_specs(agreement))
+    if total.shape != (length,):
+        raise EvidenceError("sum-length", f"The sum has {total.size} elements; the model has {length}.")
+    return _finish(agreement, base, lambda *cut: total[slice(*cut)], weight, state, threads=threads, recorded=recorded)
+
+
+def sum_and_finish(
+    agreement: Mapping[str, Any], base: Mapping[str, Tensor], updates: Sequence[VerifiedUpdate], weight: int, *,
+    threads: int = 1, recorded: Recorded | None = None,
+) -> Result:  # fmt: skip
+    """What `finish` gives for the sum of updates and no state, without the sum ever lying in memory: a piece of it is made,
+    used and forgotten.
+
+    Raises EvidenceError as `sum_updates` and `finish` do, but not of the same of several faults.
+    """
+    specs, rule = tensor_specs(agreement), _rule(agreement["aggregation"]["rule"])
+    return _finish(
+        agreement, base, lambda *cut: rule(updates, specs, *cut), weight, None, threads=threads, recorded=recorded
+    )
+
+
+def _finish(
+    agreement: Mapping[str, Any], base: Mapping[str, Tensor], sums: Callable[[int, int], Sums], weight: int,
+    state: Doubles | None, *, threads: int, recorded: Recorded | None,
+) -> Result:  # fmt: skip
+    """The result from what gives any part of the sum."""
     specs, terms = tensor_specs(agreement), agreement["aggregation"]
-    optimiser = parse_optimiser(terms["optimiser"], terms["parameters"])
-    if total.shape != (vector_length(specs),):
-        raise EvidenceError("sum-length", f"The sum has {total.size} elements; the model has {vector_length(specs)}.")
-    if state is not None and (not optimiser.rows or state.shape != (optimiser.rows, len(total))):
-        raise EvidenceError("optimiser-state", f"The state is not one of {optimiser.name} for {len(total)} elements.")
-    vector, following = to_vector(base, specs), own_state(optimiser, state, len(total))
-    cuts = shard_cuts(len(total), threads)
-
-    def shard(cut: tuple[int, int]) -> list[bytes]:
-        """Make a part of the model and of the state, in place; the leaf hashes of that part of the sum."""
-        part, start = slice(*cut), cut[0]
-        step_model(
-            vector[part], total[part], weight, specs, optimiser=optimiser, state=following[:, part], start=start
-        )  # fmt: skip
-        return chunk_hashes(np.ascontiguousarray(total[part], "<i8").view(np.uint8).data)
-
-    leaves = [leaf for part in in_threads(shard, pairwise(cuts), threads) for leaf in part]
-    model = to_model(vector, base, specs)
+    optimiser, length = parse_optimiser(terms["optimiser"], terms["parameters"]), vector_length(specs)
+    if state is not None and (not optimiser.rows or state.shape != (optimiser.rows, length)):
+        raise EvidenceError("optimiser-state", f"The state is not one of {optimiser.name} for {length} elements.")
+    check_schema(base, specs)
+    if recorded is not None and not _fits(recorded[1], base, specs):
+        recorded = None
+    following = own_state(optimiser, state, length)
+    model, vector = recorded[1] if recorded else {}, np.empty(0 if recorded else length, np.float32)
+    step = _Step(base, specs, sums, weight, optimiser, following, None if recorded else vector, model)
+    leaves = list[bytes]()
+    for part in in_threads(step.make, pairwise(shard_cuts(length, threads)), threads):
+        if part is None:
+            return _finish(agreement, base, sums, weight, state, threads=threads, recorded=None)
+        leaves += part
+    model = model or to_model(vector, base, specs)
     return Result(
         weight=weight,
         sum=root_of(leaves),
         model=model,
-        model_digest=recorded[0] if recorded and _same(model, recorded[1]) else model_digest(model, threads=threads),
+        model_digest=recorded[0] if recorded else model_digest(model, threads=threads),
         state=following if optimiser.rows else None,
         optimiser=state_digest(following, threads=threads) if optimiser.rows else "",
     )
 
 
-def _same(model: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
-    """Whether two models have the same tensors, byte for byte."""
-    return model.keys() == other.keys() and all(
-        (mine.dtype, mine.shape) == (other[name].dtype, other[name].shape) and _same_bytes(mine.data, other[name].data)
-        for name, mine in model.items()
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """From a round's sum to its model, which goes to `vector`, or is compared with the recorded one where that is None."""
+
+    base: Mapping[str, Tensor]
+    specs: Sequence[TensorSpec]
+    sums: Callable[[int, int], Sums]
+    weight: int
+    optimiser: Optimiser
+    state: Doubles
+    vector: Floats | None
+    recorded: Mapping[str, Tensor]
+
+    def make(self, cut: tuple[int, int]) -> list[bytes] | None:
+        """Make a part of the model, and of the state in place; the leaf hashes of that part of the sum, None where the
+        recorded model has other bytes."""
+        leaves = list[bytes]()
+        size = UNIT * (1 + len(self.specs) // _TENSORS) if self.vector is None else cut[1] - cut[0]
+        spare = np.empty(min(size, cut[1] - cut[0]), np.float32)
+        for start in range(*cut, size):
+            part = slice(start, min(start + size, cut[1]))
+            new = spare[: part.stop - start] if self.vector is None else self.vector[part]
+            total = self.sums(part.start, part.stop)
+            fill(new, self.base, self.specs, start)
+            step_model(
+                new, total, self.weight, self.specs, optimiser=self.optimiser, state=self.state[:, part], start=start
+            )
+            if self.vector is None and not _is_there(new, self.recorded, self.specs, start):
+                return None
+            leaves += chunk_hashes(np.ascontiguousarray(total, "<i8").view(np.uint8).data)
+        return leaves
+
+
+def _fits(recorded: Mapping[str, Tensor], base: Mapping[str, Tensor], specs: Sequence[TensorSpec]) -> bool:
+    """Whether a model has the base model's tensors, and its bytes where those are kept."""
+    return recorded.keys() == base.keys() and all(
+        (mine.dtype, mine.shape) == (theirs.dtype, theirs.shape)
+        and (spec.rule == "mean" or np.array_equal(raw_bytes(mine), raw_bytes(theirs)))
+        for spec in specs
+        for mine, theirs in [(base[spec.name], recorded[spec.name])]
     )
 
 
-def _same_bytes(one: Buffer, other: Buffer) -> bool:
-    """Compared in pieces that stay in the cache, and without the interpreter's lock."""
-    mine, theirs = np.frombuffer(memoryview(one), np.uint8), np.frombuffer(memoryview(other), np.uint8)
-    return len(mine) == len(theirs) and all(
-        np.array_equal(mine[start : start + SLICE], theirs[start : start + SLICE])
-        for start in range(0, len(mine), SLICE)
-    )
+def _is_there(piece: Floats, model: Mapping[str, Tensor], specs: Sequence[TensorSpec], start: int) -> bool:
+    """Whether the elements from `start` on of a model's vector are these, to the bit."""
+    theirs = np.empty_like(piece)
+    fill(theirs, model, specs, start)
+    return np.array_equal(piece.view(np.int32), theirs.view(np.int32))
 
 
 def load_state(agreement: Mapping[str, Any], data: memoryview) -> Doubles | None:
@@ -174,58 +238,3 @@ def load_state(agreement: Mapping[str, Any], data: memoryview) -> Doubles | None
     state = initial_state(optimiser, length)
     state.data.cast("B")[:] = data  # little-endian float64 as they lie; the contract wants elements, so not empty
     return state
-
-
-def to_vector(
-    model: Mapping[str, Tensor], specs: Sequence[TensorSpec], start: int = 0, stop: int | None = None
-) -> Floats:
-    """Elements `start` to `stop` of a model's vector: its tensors of rule "mean" in the agreement's order, flat, in new
-    memory.
-
-    Raises EvidenceError(model-schema) where the model is not of the agreement's schema.
-    """
-    _check_schema(model, specs)
-    vector = np.empty((vector_length(specs) if stop is None else stop) - start, np.float32)
-    raw, position = vector.view(np.uint8).data, -4 * start
-    for spec in specs:
-        if spec.rule == "mean":
-            low, position = position, position + len(model[spec.name].data)
-            if position > 0 and low < len(raw):
-                data = model[spec.name].data[max(0, -low) : len(raw) - low]
-                raw[max(0, low) : max(0, low) + len(data)] = data
-    return vector
-
-
-def to_model(vector: Floats, base: Mapping[str, Tensor], specs: Sequence[TensorSpec]) -> dict[str, Tensor]:
-    """The model with this vector: the other tensors ("keep", and "local" to the sites) are the base model's.
-
-    The tensors are views of `vector` and of the base model's. Raises EvidenceError(model-schema).
-    """
-    _check_schema(base, specs)
-    raw, position = vector.view(np.uint8).data.toreadonly(), 0
-    model = {}
-    for spec in specs:
-        tensor = base[spec.name]
-        if spec.rule == "mean":
-            size = len(tensor.data)
-            tensor = Tensor(tensor.dtype, tensor.shape, raw[position : position + size])
-            position += size
-        model[spec.name] = tensor
-    if position != len(raw):
-        raise EvidenceError("model-schema", f"The vector has {vector.size} elements, another number than the model.")
-    return model
-
-
-def _check_schema(model: Mapping[str, Tensor], specs: Sequence[TensorSpec]) -> None:
-    if model.keys() != {spec.name for spec in specs}:
-        differing = sorted(model.keys() ^ {spec.name for spec in specs})[:5]
-        raise EvidenceError(
-            "model-schema", f"Model and agreement do not name the same tensors: {', '.join(differing)}."
-        )
-    for spec in specs:
-        tensor = model[spec.name]
-        if (tensor.dtype, tensor.shape) != (spec.dtype, spec.shape):
-            found, agreed = f"{tensor.dtype} {list(tensor.shape)}", f"{spec.dtype} {list(spec.shape)}"
-            raise EvidenceError("model-schema", f"Tensor {spec.name} is {found}; the agreement says {agreed}.")
-        if spec.rule == "mean" and spec.dtype != "float32":
-            raise EvidenceError("model-schema", f"Tensor {spec.name} is to be averaged, but is not float32.")

@@ -9,24 +9,22 @@ sum over all coordinates travels between processes, and none is put together fro
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from chaincode.accumulator import Accumulator
 from chaincode.aggregation import check_overflow, check_together, receiver
 from chaincode.blobs import chunk_hashes
 from chaincode.evidence import UNIT, ShardEvidence, ShardReader, check_shard, shard_cuts
-from chaincode.vector import SLICE, runs, slice_buffer, slices, vector_length
+from chaincode.vector import largest, runs, slice_buffer, slices, vector_length
 from identity.errors import EvidenceError
 
 __all__ = ["Tentative", "shard_cuts", "sum_shard"]
 
-_NARROW: Final = 2**31 - 1
-
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from numpy.typing import NDArray
     from typing_extensions import Buffer
 
     from chaincode.aggregation import Sums
@@ -115,51 +113,27 @@ def _readers(
 
 
 class _Adder:
-    """Adds weighted slices of one chunk of sums after the other, in reused buffers.
-
-    Mostly an update's values are far from the bound, and weighted sums of several fit 32 bits: those are added up there, in
-    half of the memory and less than half of the time, and to the sums once. No sum can leave 64 bits (`check_overflow`).
-    """
+    """Reads slices of updates for one chunk of sums after the other, in a reused buffer, and adds them up."""
 
     def __init__(self, encoding: str, size: int) -> None:
         self._values: Integers = slice_buffer(encoding, size)
         self._raw = self._values.view(np.uint8)
-        self._products = np.empty(min(SLICE, size), np.int64)
-        self._narrow, self._reach = np.zeros(min(UNIT, size), np.int32), dict[int, int]()
+        self._accumulator = Accumulator(min(UNIT, size))
 
-    def add(self, reader: ShardReader, piece: Run, sums: NDArray[np.int64], at: int) -> None:
+    def add(self, reader: ShardReader, piece: Run, sums: Sums, at: int) -> None:
         """Read a slice, which hashes it, check its range and add it to its sums, `at` which the chunk has them.
 
         Sums that a bad slice spoils are never given out. They are complete after `finish`.
         """
         raw = np.frombuffer(reader.read(piece.start, piece.stop), np.uint8)
         np.copyto(self._raw[: len(raw)], raw)  # to an even address: arithmetic at odd ones is slower than this copy
-        values, weight = self._values[: len(sums)], reader.commitment.weight
-        low, high = int(np.minimum.reduce(values)), int(np.maximum.reduce(values))
-        if max(-low, high) > piece.bound:
+        values = self._values[: len(sums)]
+        if (most := largest(values)) > piece.bound:
             reader.refuse("update-beyond-clip")
-            return
-        reach = max(-low, high) * weight
-        if values.dtype != np.int32 or max(reach, weight) > _NARROW:
-            products = self._products[: len(sums)]
-            np.multiply(values, np.int64(weight), out=products, dtype=np.int64)
-            np.add(sums, products, out=sums)
-            return
-        narrow = self._narrow[at : at + len(sums)]
-        if self._reach.get(at, 0) + reach > _NARROW:
-            self._widen(at, sums)
-        np.multiply(values, np.int32(weight), out=values)
-        np.add(narrow, values, out=narrow)
-        self._reach[at] = self._reach.get(at, 0) + reach
+        else:
+            self._accumulator.add(values, most, reader.commitment.weight, sums, at)
 
-    def finish(self, pieces: Sequence[tuple[int, NDArray[np.int64]]]) -> None:
+    def finish(self, pieces: Sequence[tuple[int, Sums]]) -> None:
         """Complete a chunk's sums, given by where the chunk has them."""
         for at, sums in pieces:
-            self._widen(at, sums)
-
-    def _widen(self, at: int, sums: NDArray[np.int64]) -> None:
-        """Add to the sums what was added up in 32 bits, of which nothing is left there."""
-        if self._reach.pop(at, 0):
-            narrow = self._narrow[at : at + len(sums)]
-            np.add(sums, narrow, out=sums)
-            narrow.fill(0)
+            self._accumulator.finish(sums, at)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
@@ -35,5 +34,7 @@ def in_threads(work: Callable[[A], T], items: Iterable[A], threads: int = CORES)
     jobs = list(items)
     if threads <= 1 or len(jobs) <= 1:
         return [work(job) for job in jobs]
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 (a bundle is hashed before it is loaded)
+
     with ThreadPoolExecutor(min(threads, len(jobs))) as pool:
         return list(pool.map(work, jobs))

@@ -29,7 +29,7 @@ from chaincode.vector import (
     SLICE,
     BodyReader,
     Run,
-    out_of_range,
+    largest,
     refuse_range,
     runs,
     slice_buffer,
@@ -205,5 +205,5 @@ def check_range(body: Buffer, specs: Sequence[TensorSpec], encoding: str) -> Non
     reader = BodyReader(body, encoding, length, slice_buffer(encoding, length))
     for piece in slices(runs(specs, encoding), 0, length):
         values = reader.read(piece.start, piece.stop)
-        if out_of_range(values, piece.bound):
+        if largest(values) > piece.bound:
             refuse_range("The update", values, piece, specs)

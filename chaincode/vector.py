@@ -123,9 +123,9 @@ def slice_buffer(encoding: str, length: int) -> Integers:
     return np.empty(min(SLICE, length), DTYPES[encoding])
 
 
-def out_of_range(values: Integers, bound: int) -> bool:
-    """Whether an integer lies beyond +-bound."""
-    return bool(np.minimum.reduce(values) < -bound or np.maximum.reduce(values) > bound)
+def largest(values: Integers) -> int:
+    """The largest absolute value among integers."""
+    return max(-int(np.minimum.reduce(values)), int(np.maximum.reduce(values)))
 
 
 def refuse_range(what: str, values: Integers, piece: Run, specs: Sequence[TensorSpec]) -> NoReturn:

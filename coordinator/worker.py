@@ -22,11 +22,12 @@ from chaincode.blobs import BlobStore
 from chaincode.chunks import chunk_root, root_of
 from chaincode.evidence import ShardEvidence
 from chaincode.files import mapped, sync
+from chaincode.model_vector import to_model, to_vector
 from chaincode.models import model_digest, read_safetensors, write_safetensors
 from chaincode.optimisers import parse_optimiser
 from chaincode.packs import remove_unfinished
 from chaincode.process import collect_rarely
-from chaincode.recompute import Result, finish, load_state, to_model, to_vector
+from chaincode.recompute import Result, finish, load_state
 from chaincode.threads import CORES
 from chaincode.vector import vector_length
 from chaincode.writeback import forget

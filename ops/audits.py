@@ -1,31 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the commands of ``fedledger audit`` do."""
+"""What ``fedledger audit verify`` does.
+
+What it needs for run folders alone is loaded where it is used: a bundle's audit is done before that would be loaded.
+"""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
 from chaincode.audit import ABSENT, FAIL, INCOMPLETE, PASS, Claim, Report, audit, unreadable
 from chaincode.audit.bundle_source import bundle_source, source_of
-from chaincode.audit.channel_export import export_channel
-from chaincode.audit.export import export as write_export
-from chaincode.audit.folder_source import LEDGER, folder_source
-from chaincode.bundle import Bundle, is_bundle, open_bundle
+from chaincode.bundle import Bundle
 from chaincode.channel_key import Key, read_any_key
-from chaincode.checkpoints import stated_head
-from chaincode.files import read_bounded, write_whole
-from chaincode.ledgers.sqlite import SqliteLedger
-from chaincode.proofs import LogSource, ScannedLog, is_proof, make_entry_proof
-from chaincode.trust import KEY_FILE
 from identity.errors import EvidenceError, UsageError
-from ops import channel_run, heads, output, proof_check, settings
-from ops.options import path_and
-from ops.source import folder_of, opened, read, which
+from ops import heads, output, proof_check, settings
 
 _INDENT = " " * 4
 _STYLES = {PASS: "green", FAIL: "bold red", ABSENT: "yellow", INCOMPLETE: "bold yellow"}
@@ -35,100 +26,23 @@ def verify(
     path: str | None, bundle: Bundle | None, *, head: Path | None, key: Path | None, recompute: bool, as_json: bool
 ) -> int:
     """Print the audit of what PATH means, which ``bundle`` is where that is open already; the exit code."""
-    place = _place(path, announce=not as_json)
-    if bundle is None and proof_check.is_proof_file(place):
+    where = place(path, announce=not as_json)
+    if bundle is None and proof_check.is_proof_file(where):
         if head is not None:
             raise UsageError("usage", "A proof file is judged by its own head: --head is for runs and bundles.")
-        proof_check.check(place, _key_path(key), as_json=as_json)
+        proof_check.check(where, _key_path(key), as_json=as_json)
         return 0
     options: dict[str, Any] = {
         "head": None if head is None else heads.read_head(head, path),
         "key": _key(key),
         "recompute": recompute,
     }
-    report = verify_bundle(bundle or place, **options) if place.is_file() else verify_folder(place, **options)
+    report = verify_bundle(bundle or where, **options) if where.is_file() else verify_folder(where, **options)
     if as_json:
         output.emit_json("audit", report_json(report))
     else:
         show(report)
     return exit_code(report)
-
-
-def export(out: Path, path: str | None) -> None:
-    """Write everything that verification needs into one file."""
-    place = _place(path)
-    if place.is_file():
-        raise UsageError("not-a-run", f"{place} is a file; a run folder is exported.")
-    _check_free(out, "bundle", is_bundle)
-    run = channel_run.read_run(place)
-    if run is not None:
-        with channel_run.channel_evidence(run) as (channel, spool):
-            files, remarks = export_channel(channel, spool.block, out), channel.remarks
-    else:
-        with folder_source(place) as source:
-            files, remarks = write_export(source, out), source.remarks
-    for remark in remarks:
-        output.note(remark, "yellow")
-    output.line(f"wrote {out}: {len(files)} files, {out.stat().st_size} bytes")
-    blobs = sum(file.name.startswith("blobs/") for file in files)
-    output.line(f"It holds the single updates of sites ({blobs} blobs): treat it as confidential.")
-    output.next_command("audit", "verify", out)
-
-
-def prove(arguments: Sequence[str], out: Path) -> None:
-    """Write the proof that one entry is in the log, for somebody who has the federation's key alone."""
-    path, text = path_and(arguments, "ENTRY")
-    _check_free(out, "proof", lambda existing: is_proof(read_bounded(existing, 64)))
-    if _on_channel(_place(path)):
-        raise UsageError(
-            "channel-no-proof",
-            "No key signs the log of a Fabric channel, so no entry has a proof of its own: the channel's blocks are the proof.",
-            next=output.command_line("audit", "export", "-o", "evidence.bundle", _place(path)),
-        )
-    with opened(path) as source:
-        logged, _ = read(source, which(text, source.size))
-        log: LogSource = (
-            source if isinstance(source, SqliteLedger)
-            else ScannedLog(source.entries(), source.checkpoint(), lambda index, _: index == logged.index)
-        )  # fmt: skip
-        proof, size = make_entry_proof(log, logged.index), source.size
-    write_whole(out, proof.encode())
-    output.line(f"wrote {out}: entry {logged.index} ({logged.id}) of {size}")
-    output.line(f"Whoever holds the federation's {KEY_FILE} checks it with:")
-    output.next_command("audit", "verify", out, "--key", _key_of(path))
-
-
-def _on_channel(place: Path) -> bool:
-    """Whether a run, or what was exported of one, is on a Fabric channel."""
-    if not is_bundle(place):
-        return channel_run.is_on_channel(place)
-    with open_bundle(place) as bundle:
-        return bundle.of_channel
-
-
-def _key_of(path: str | None) -> Path:
-    """The key file of the run that PATH means; of a bundle only its name, for the key is to come from elsewhere."""
-    return Path(KEY_FILE) if path is not None and Path(path).is_file() else _place(path) / KEY_FILE
-
-
-def keep_head(out: Path, path: str | None) -> None:
-    """Write the log's present signed checkpoint, to keep elsewhere."""
-    _check_free(out, "checkpoint", heads.is_head_file)
-    run = None if path is not None and Path(path).is_file() else channel_run.read_run(_place(path, announce=True))
-    if run is not None:
-        note = channel_run.head(run)
-    else:
-        with opened(path, announce=True) as source:
-            note = source.checkpoint()
-    write_whole(out, note.encode())
-    checkpoint = stated_head(note)
-    output.line(f"wrote {out}: the head of {checkpoint.origin} at {checkpoint.size} entries")
-    output.line(
-        "Keep it where nobody who runs the federation can change it. Later it shows that nothing was rewritten:"
-    )
-    output.next_command(
-        "audit", "verify", _place(path), "--head", out
-    )  # by its name: the newest run will be another one
 
 
 def verify_folder(path: Path, **options: Any) -> Report:
@@ -137,6 +51,9 @@ def verify_folder(path: Path, **options: Any) -> Report:
     Raises:
         Unavailable: ``evidence-changing`` where findings may come from a run that is writing the folder, ``ledger-*``.
     """
+    from chaincode.audit.folder_source import LEDGER, folder_source  # noqa: PLC0415 (see the module)
+    from ops import channel_run  # noqa: PLC0415
+
     run = channel_run.read_run(path)
     if run is not None:
         with _progress() as progress, channel_run.channel_evidence(run) as (channel, _):
@@ -218,9 +135,14 @@ def _show_claim(claim: Claim) -> None:
         output.paragraph(f"note: {note}", indent=_INDENT)
 
 
-def _place(path: str | None, *, announce: bool = False) -> Path:
+def place(path: str | None, *, announce: bool = False) -> Path:
     """What PATH means: a file, which is judged as a bundle or a proof whatever it holds, or a run folder."""
-    if path is not None and (Path(path).is_file() or channel_run.is_on_channel(Path(path))):
+    if path is not None and Path(path).is_file():
+        return Path(path)
+    from ops import channel_run  # noqa: PLC0415 (see the module)
+    from ops.source import folder_of  # noqa: PLC0415
+
+    if path is not None and channel_run.is_on_channel(Path(path)):
         return Path(path)
     return folder_of(path, announce=announce).path
 
@@ -241,17 +163,22 @@ def _key(given: Path | None) -> Key | None:
     return None if path is None else read_any_key(path)
 
 
-def _check_free(path: Path, what: str, is_ours: Callable[[Path], bool]) -> None:
-    """Refuse to replace anything but a file of the same kind (UsageError output-exists)."""
-    if path.exists() and not (path.is_file() and is_ours(path)):
-        raise UsageError("output-exists", f"{path} exists and is no {what}; it is not replaced.")
-
-
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
     """A display on stderr where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    from rich.progress import (  # noqa: PLC0415 (only a terminal needs it)
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=output.stderr(), transient=True, disable=not sys.stderr.isatty()) as display:
+    with Progress(*columns, console=output.stderr(), transient=True) as display:
         task = display.add_task("auditing", total=None)
 
         def report(stage: str, done: int, total: int) -> None:

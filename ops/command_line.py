@@ -8,8 +8,6 @@ interrupted (DESIGN section 12). Each command is loaded when it is run, so that 
 import errno
 import os
 import sys
-import tempfile
-import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Annotated, Any
@@ -164,6 +162,9 @@ def _report(code: int, message: str, name: str, next_: str | None = None) -> int
 def _report_internal(error: Exception) -> int:
     """Say where the traceback was written: it is for whoever mends the program, not for its user."""
     summary = f"{type(error).__name__}: {error}"
+    import tempfile  # noqa: PLC0415 (hardly ever needed)
+    import traceback  # noqa: PLC0415
+
     try:
         handle, path = tempfile.mkstemp(prefix=f"{output.PROGRAM}-error-", suffix=".txt")
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:

@@ -20,10 +20,8 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-from rich import box
 from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 PROGRAM = "fedledger"
@@ -139,6 +137,9 @@ def _least(name: str, values: Sequence[str]) -> int:
 
 
 def _draw(console: Console, columns: Sequence[str], cells: list[list[str]], title: str) -> None:
+    from rich import box  # noqa: PLC0415 (most commands draw no table)
+    from rich.table import Table  # noqa: PLC0415
+
     heading = Text(clean(title)) if title else None
     drawn = Table(title=heading, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for number, column in enumerate(columns):

@@ -22,7 +22,7 @@ SOLE_IMPORTERS = {
     "cloudpickle": (),
 }
 NUMPY = {
-    "chaincode/vector.py", "chaincode/update.py", "chaincode/shards.py", "chaincode/small_updates.py", "chaincode/aggregation.py", "chaincode/optimisers.py", "chaincode/recompute.py",
+    "chaincode/vector.py", "chaincode/accumulator.py", "chaincode/model_vector.py", "chaincode/update.py", "chaincode/shards.py", "chaincode/small_updates.py", "chaincode/aggregation.py", "chaincode/optimisers.py", "chaincode/recompute.py",
 }  # fmt: skip
 
 

@@ -56,7 +56,7 @@ def audit(
     check_credentials(drafts[5], source, replayed.facts, progress)
     check_signatures(drafts[6], replayed.facts)
     # (7, 8) the work
-    check_rounds(drafts[7], drafts[8], source, replayed.facts, engine=engine, progress=progress)
+    sound = check_rounds(drafts[7], drafts[8], source, replayed.facts, engine=engine, progress=progress)
     # (1) the container against the log: after the work, beside which the observer's threads still hash
     for number, finding in observer.finish(replayed.leaves, Encoded(replayed.state)):
         drafts[number].add(finding)
@@ -65,7 +65,7 @@ def audit(
     # (2) what only an outsider's memory can show
     check_outside(drafts[2], replayed, trusted, head)
     # (9, 10) what left the federation, and who watched
-    check_release(drafts[9], source, replayed, trusted)
+    check_release(drafts[9], source, replayed, trusted, sound)
     check_witnesses(drafts[10], replayed, trusted)
     return _report(drafts, replayed, trusted, key)
 

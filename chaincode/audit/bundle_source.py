@@ -33,6 +33,14 @@ class BundleSource:
         """The bytes of an artefact, None where the bundle has it not."""
         yield self._bundle.body(name)
 
+    def are_same(self, name: str, other: str) -> bool:
+        """Whether the index states one SHA-256 for both, and both have it."""
+        one, two = self._bundle.files.get(name), self._bundle.files.get(other)
+        return (
+            one is not None and two is not None and one.sha256 == two.sha256
+            and not self._bundle.altered(one) and not self._bundle.altered(two)
+        )  # fmt: skip
+
     def observer(self) -> "IndexObserver":
         """One that holds the index line against the bodies and the entries."""
         return IndexObserver(self._bundle)

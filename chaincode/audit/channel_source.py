@@ -84,6 +84,10 @@ class ChannelSource:
         """The bytes of an artefact, None where it is not there."""
         return self._open(name)
 
+    def are_same(self, name: str, other: str) -> bool:
+        """Not known."""
+        return False
+
     def observer(self) -> ChannelObserver:
         """One that tells what is wrong with the chain, and what the container's own observer finds."""
         return ChannelObserver(self, self._observer())

@@ -10,7 +10,7 @@ from chaincode import aggregation
 from chaincode.agreement import TensorSpec
 from chaincode.evidence import VerifiedUpdate
 from chaincode.models import Tensor
-from chaincode.recompute import Result, load_state, sum_updates
+from chaincode.recompute import Result, load_state, sum_and_finish, sum_updates
 from chaincode.recompute import finish as finish_round
 from chaincode.threads import CORES
 from chaincode.update import check_range
@@ -18,7 +18,7 @@ from chaincode.update import check_range
 if TYPE_CHECKING:
     from chaincode.recompute import Recorded
 
-__all__ = ["add", "check_range", "finish", "load_state"]
+__all__ = ["add", "at_once", "check_range", "finish", "load_state"]
 
 
 def add(total: Any, updates: Sequence[VerifiedUpdate], specs: Sequence[TensorSpec], rule: str) -> Any:
@@ -36,3 +36,11 @@ def finish(
 ) -> Result:  # fmt: skip
     """The result of a round. Raises EvidenceError as ``recompute.finish`` does."""
     return finish_round(terms, base, total, weight, state, threads=CORES, recorded=recorded)
+
+
+def at_once(
+    terms: Mapping[str, Any], base: Mapping[str, Tensor], updates: Sequence[VerifiedUpdate], weight: int, *,
+    recorded: Recorded,
+) -> Result:  # fmt: skip
+    """The result of a round from all of its updates. Raises EvidenceError as ``recompute.sum_and_finish`` does."""
+    return sum_and_finish(terms, base, updates, weight, threads=CORES, recorded=recorded)

@@ -46,6 +46,10 @@ class Engine(Protocol):
         self, terms: Mapping[str, Any], base: Model, total: Any, weight: int, state: Any, *,
         recorded: tuple[str, Model] | None,
     ) -> Outcome: ...  # fmt: skip
+    def at_once(
+        self, terms: Mapping[str, Any], base: Model, updates: Sequence[VerifiedUpdate], weight: int, *,
+        recorded: tuple[str, Model],
+    ) -> Outcome: ...  # fmt: skip
     def load_state(self, terms: Mapping[str, Any], data: memoryview) -> Any: ...
 
 
@@ -59,6 +63,7 @@ class Results:
     attempt: Attempt = field(init=False)
     terms: Mapping[str, Any] = field(init=False)
     total: Any = None
+    made: Outcome | None = None
     incomplete: bool = False
     last: Outcome | None = None
     recorded: int = 0
@@ -67,14 +72,37 @@ class Results:
 
     def begin(self, attempt: Attempt, terms: Mapping[str, Any]) -> None:
         """Start on an attempt."""
-        self.attempt, self.terms, self.total, self.incomplete = attempt, terms, None, False
+        self.attempt, self.terms, self.total, self.made, self.incomplete = attempt, terms, None, None, False
 
-    def add(self, updates: Sequence[object], specs: Sequence[TensorSpec]) -> bool:
-        """Add some of the attempt's included updates to its sum, if all are verified and in range; whether that was done."""
+    def add(self, updates: Sequence[object], specs: Sequence[TensorSpec], *, are_all: bool) -> bool:
+        """Add some of the attempt's included updates to its sum, if all are verified and in range; whether that was done.
+
+        Where they ``are_all`` of them, the sum goes into the attempt's result at once, if that can be had.
+        """
         verified = [update for update in updates if isinstance(update, VerifiedUpdate)]
+        if len(verified) != len(updates):
+            return False
         with suppress(EvidenceError):
-            return len(verified) == len(updates) and self._add(verified, specs)
+            if are_all and self._at_once(verified):
+                return True
+        with suppress(EvidenceError):
+            return self._add(verified, specs)
         return False
+
+    def _at_once(self, updates: Sequence[VerifiedUpdate]) -> bool:
+        """Make the attempt's result from all of its updates, if nothing about it is in question; whether that was done.
+
+        Nothing is found here: whatever raises EvidenceError is found by the same steps one by one.
+        """
+        attempt = self.attempt
+        if self.engine is None or attempt.recorded is None or attempt.optimiser or not updates:
+            return False
+        with ExitStack() as stack:
+            base, model = self._verified_model(attempt.base, stack), self._verified_model(attempt.model, stack)
+            if base is not None and model is not None:
+                recorded = attempt.model, model
+                self.made = self.engine.at_once(self.terms, base, updates, attempt.examples, recorded=recorded)
+        return self.made is not None
 
     def sum(self, updates: Sequence[VerifiedUpdate], specs: Sequence[TensorSpec]) -> None:
         """Add updates that are in range. That they have no sum is a finding."""
@@ -112,6 +140,10 @@ class Results:
 
     def _recompute(self, engine: Engine, base: Model | None, model: Model | None, stack: ExitStack) -> None:
         attempt = self.attempt
+        if self.made is not None:
+            self.last = self.made
+            self._compare(self.made, model)
+            return
         if self.incomplete or self.total is None:
             self.draft.lose(f"every included update of {attempt}: its result is not recomputed")
             return
@@ -138,20 +170,25 @@ class Results:
         """A model out of the evidence, its digest verified; None where it is not there or not sound."""
         name = artefacts.model(digest)
         try:
-            data = stack.enter_context(self.source.open(name))
-            if data is None or self.sound.get(name) is False:
-                return None
-            tensors = read_safetensors(data)
-            if name not in self.sound:
-                found = model_digest(tensors, threads=CORES)
-                if found != digest:
-                    raise EvidenceError("model-digest", f"The file holds a model with the digest {found}.")
-                self.sound[name] = True
+            return self._verified_model(digest, stack)
         except EvidenceError as error:
             if name not in self.sound:
                 self.draft.fail(error.code, name, error.message)
             self.sound[name] = False
             return None
+
+    def _verified_model(self, digest: str, stack: ExitStack) -> Model | None:
+        """As ``_model``, but what is not sound and was not found so before raises EvidenceError."""
+        name = artefacts.model(digest)
+        data = stack.enter_context(self.source.open(name))
+        if data is None or self.sound.get(name) is False:
+            return None
+        tensors = read_safetensors(data)
+        if name not in self.sound:
+            found = model_digest(tensors, threads=CORES)
+            if found != digest:
+                raise EvidenceError("model-digest", f"The file holds a model with the digest {found}.")
+            self.sound[name] = True
         return tensors
 
     def _state_bytes(self, digest: str, stack: ExitStack) -> memoryview | None:

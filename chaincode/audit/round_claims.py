@@ -2,7 +2,7 @@
 """The claim about updates (7): what was included is what was committed, and what was left out has its reason (R2)."""
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -58,13 +58,14 @@ def check_range(body: memoryview, specs: Sequence[TensorSpec], encoding: str) ->
 
 def check_rounds(
     commitments: Draft, results: Draft, source: Source, facts: Facts, *, engine: Engine | None, progress: Progress
-) -> None:
-    """Claims 7 and 8 in one walk over the attempts, so that each update is read once."""
+) -> Set[str]:
+    """Claims 7 and 8 in one walk over the attempts, so that each update is read once; the names of what is sound."""
     total = sum(len(attempt.commits) for attempt in facts.attempts.values())
     rounds = Rounds(commitments, source, facts, Results(results, source, engine), engine, progress, total)
     for attempt in facts.attempts.values():
         rounds.check(attempt)
     rounds.conclude()
+    return {name for name, is_sound in rounds.results.sound.items() if is_sound}
 
 
 @dataclass(slots=True)
@@ -101,7 +102,7 @@ class Rounds:
                 verdicts = in_threads(_verify, opened, threads)
                 mine = [found for member, found in zip(some, verdicts, strict=True) if member in included]
                 # A sum looks at the range of each integer too; where it does not come about, that is done here.
-                summed = self.results.add(mine, specs)
+                summed = self.results.add(mine, specs, are_all=len(some) == len(attempt.commits))
                 if not summed or len(mine) < len(some):
                     known = [summed and member in included for member in some]
                     verdicts = in_threads(partial(self._in_range, specs), zip(verdicts, known, strict=True), threads)

@@ -44,6 +44,10 @@ class Source(Protocol):
         """The bytes of an artefact (``chaincode.artefacts``), None where it is not in this evidence."""
         ...
 
+    def are_same(self, name: str, other: str) -> bool:
+        """Whether two artefacts are known to have the same bytes, from hashing that is done anyway; False says nothing."""
+        ...
+
     def observer(self) -> Observer:
         """One that checks the container against the entries."""
         ...

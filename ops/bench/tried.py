@@ -68,19 +68,23 @@ The leading process makes, signs, opens, judges and stores an entry for each sit
 Tried without gain: fewer indexes in the ledger (0.91); many rows in one INSERT (1.00).""",
     "audit of that round": """\
 An audit hashes more than the bundle: each file for the bundle's index, each update's chunks for its commitment, the base and
-two models, and the sum: 1,120 MB for a bundle of 520. All of it is 1.35 to 1.4 s of the processor (360 ms to hash the bundle on
-that day), 250 ms of them to load the program and numpy; both cores would be busy for 0.7 s, and are for nine tenths of
-0.77 s. The first 45 ms are one core's: Python starts, and reads what reads a bundle.
+a model, and the sum: 1,080 MB for a bundle of 520. All of it is 1.02 s of the processor (306 ms to hash the bundle on that day), 200
+ms of them to load the program and numpy; both cores would be busy for 0.53 s, and it takes 0.55 to 0.57. The first 30 ms
+are one core's: Python starts, and reads what reads a bundle.
 Kept were: modules compiled beforehand (340 ms to start and judge a small bundle, 250 with them); hashing before the command line
 is loaded, by threads that stand back for whoever judges (1,076 ms to 769 in turns; of which the standing back some 50); the
-index held against the bodies after the claims about the work; the recomputed model compared with the recorded one; patterns
-only for kinds that are read often (17 ms); sums in binary64 where they are exact; no second pass for the range; an exit
-without a last look for garbage.
+index held against the bodies after the claims about the work; patterns only for kinds that are read often (17 ms); no second
+pass for the range; an exit without a last look for garbage; sums in 32 bits where they hold them (46 ms to 33 for half of the
+vector on one core); the result made, compared and hashed piece by piece, so that neither sum nor model takes new memory (120 MB,
+whose clearing took 15 ms of the processor or, where the system had no pages at hand, 200: 737 ms to 580 in turns); hashing ahead
+in pieces of 4 MiB (43 MB in 50 ms beside a program that loads, now 60 to 70); less loaded, and less of it before hashing begins
+(31 ms); the released model known from the index and claim 8 (17 ms). In turns with all of them: 716 ms to 573.
 Tried without gain: hashing earlier by threads of the usual rank, which is done when the sums could have used it (0.82 to 0.84
 s before and after); no huge pages for numpy (NUMPY_MADVISE_HUGEPAGE=0: 0.76 to 0.82 s beside 0.74 to 0.90 in the quiet
 turns); mapping all pages at once (11 ms for 18); slices of 2^13 to 2^18 elements for the sum (97, 79, 70, 68, 67, 76 ms; it is
 2^16); a BLAS product (48 ms to 55, if its own threads are held to one, which they are not in a process that trains); products
-of mixed types (70 ms); verifying by shards in threads (361 ms to 299).""",
+of mixed types (70 ms); verifying by shards in threads (361 ms to 299); pieces of 2, 4 and 8 chunks for the result (595, 614 and 628 ms;
+599 with one); hashing ahead in pieces of 8 MiB (as 4).""",
 }
 """By a part of the goal's name."""
 WHEN = "figures of earlier runs, from when it was tried, on two cores"

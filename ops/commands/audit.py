@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """``fedledger audit``: verify a run or a bundle claim by claim, export a run as a bundle, prove a single entry.
 
-What the commands do is in ``ops.audits``, loaded when a command runs: a bundle is hashed meanwhile (``ops.ahead``).
+What the commands do is in ``ops.audits`` and ``ops.audit_files``, loaded when a command runs: a bundle is hashed meanwhile
+(``ops.ahead``).
 """
 
 from contextlib import ExitStack
@@ -55,7 +56,9 @@ def verify(
     with ExitStack() as stack:
         begun: Begun = ctx.obj or {}
         bundle = None if path is None else (begun or open_ahead(path, stack)).get(path)
-        code = _audits().verify(path, bundle, head=head, key=key, recompute=recompute, as_json=as_json)
+        code = import_module("ops.audits").verify(
+            path, bundle, head=head, key=key, recompute=recompute, as_json=as_json
+        )
     if code:
         raise typer.Exit(code)
 
@@ -63,21 +66,21 @@ def verify(
 @app.command()
 def export(out: OutOption, path: PathArgument = None) -> None:
     """Write everything that verification needs into one file."""
-    _audits().export(out, path)
+    _files().export(out, path)
 
 
 @app.command(cls=PathAndEntry)
 def prove(arguments: EntryArgument, out: OutOption) -> None:
     """Write the proof that one entry is in the log, for somebody who has the federation's key alone."""
-    _audits().prove(arguments, out)
+    _files().prove(arguments, out)
 
 
 @app.command("head")
 def keep_head(out: OutOption, path: PathArgument = None) -> None:
     """Write the log's present signed checkpoint, to keep elsewhere."""
-    _audits().keep_head(out, path)
+    _files().keep_head(out, path)
 
 
-def _audits() -> Any:
-    """What the commands do."""
-    return import_module("ops.audits")
+def _files() -> Any:
+    """What the commands that write a file do."""
+    return import_module("ops.audit_files")

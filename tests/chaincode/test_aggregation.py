@@ -138,14 +138,14 @@ def test_the_last_weight_that_fits_gives_the_exact_sum_and_the_next_is_refused()
     assert refusal(updates, specs).code == "sum-overflow"
 
 
-@pytest.mark.parametrize("more", [0, 1, 2**10])
-def test_sums_are_exact_on_both_sides_of_what_binary64_holds(more: int) -> None:
+@pytest.mark.parametrize("weights", [(1, 1), (1, 2), (3, 1), (2, 1), (1, 2**31), (2**31, 0), (2**22 + 1, 2**22)])
+def test_sums_are_exact_on_both_sides_of_what_32_bits_hold(weights: tuple[int, int]) -> None:
     specs = [spec("w", 4, bits=30)]
-    weights = [2**22 + 1, 2**22 - 1 + more]  # bound and weights: 2**53, and beyond it
     values = [[2**30, -(2**30), 2**30 - 1, 1 - 2**30], [2**30 - 1, 1 - 2**30, 2**30 - 3, -(2**30)]]
     updates = [forged(str(i), v, w) for i, (v, w) in enumerate(zip(values, weights, strict=True))]
     expected = [sum(w * v for w, v in zip(weights, column, strict=True)) for column in zip(*values, strict=True)]
     assert weighted_sum(updates, specs).tolist() == expected
+    assert weighted_sum(updates[::-1], specs).tolist() == expected
 
 
 @pytest.mark.parametrize(("index", "value"), [(0, 9), (1, -9), (2, 2**52 + 1), (5, -(2**52) - 1), (3, -(2**63))])

@@ -7,14 +7,18 @@ from typing import Any
 import pytest
 
 from chaincode import artefacts
-from chaincode.audit import ABSENT, FAIL, PASS
-from chaincode.audit.result_claims import difference
+from chaincode.audit import ABSENT, FAIL, PASS, release_claim
+from chaincode.audit.result_claims import Results, difference
 from chaincode.blobs import chunk_root
+from chaincode.bundle import open_bundle
 from chaincode.models import Tensor, model_digest
 from chaincode.proofs import ScannedLog, make_entry_proof
 from tests.chaincode.audit_evidence import (
     CARD,
+    INITIAL,
     Run,
+    audit_bundle,
+    bundle_of,
     claim,
     files_of,
     found,
@@ -195,6 +199,27 @@ def test_an_optimiser_state_with_other_bytes(tmp_path: Path, run: Run) -> None:
         assert where(report) == name
 
 
+@pytest.mark.parametrize("forged", [[], ["model"], ["initial"], ["update"], ["model", "update"]])
+def test_a_result_that_is_made_at_once_changes_nothing_in_the_report(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, forged: list[str]
+) -> None:
+    record, files = run.world.entries[run.index("record")], files_of(run)
+    names = {
+        "model": artefacts.model(record.subjects["model"]),
+        "initial": artefacts.model(model_digest(INITIAL)),
+        "update": artefacts.blob(run.world.entries[run.index("commit")].subjects["update"]),
+    }
+    for name in forged:
+        files[names[name]] = files[names[name]][:-1] + b"x"
+    done, real = list[bool](), Results._at_once
+    monkeypatch.setattr(Results, "_at_once", lambda *a: done.append(real(*a)) or done[-1])
+    report = judged(tmp_path, files)
+    assert (True in done) is (not forged)
+    monkeypatch.setattr(Results, "_at_once", lambda *_: False)
+    assert judged(tmp_path, files) == report
+    assert report.failed is bool(forged)
+
+
 # The release
 
 
@@ -207,6 +232,24 @@ def test_a_release_with_another_card_or_proof(tmp_path: Path, run: Run, name: st
     report = judged(tmp_path, {**files_of(run), name: body})
     assert found(report) == {f"9:{code}"}
     assert where(report) == name
+
+
+def test_a_released_model_is_hashed_once_and_is_not_believed_to_be_what_the_index_says(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, hashed = files_of(run), list[Any]()
+    monkeypatch.setattr(release_claim, "model_digest", lambda *a, **b: hashed.append(a) or model_digest(*a, **b))
+    assert verdicts(judged(tmp_path, files))[9] == PASS
+    assert hashed == []
+    bundle = bundle_of(tmp_path / "altered", files)
+    data = bytearray(bundle.read_bytes())
+    with open_bundle(bundle) as opened:
+        released = opened.files[artefacts.RELEASED_MODEL]
+    data[released.offset + released.length - 1] ^= 1
+    bundle.write_bytes(data)
+    report = audit_bundle(bundle)
+    assert found(report) == {"1:bundle-digest", "9:release-model"}
+    assert len(hashed) == 1
 
 
 def test_a_release_with_the_model_of_another_round(tmp_path: Path, run: Run) -> None:

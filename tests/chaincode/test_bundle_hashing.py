@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bodies that threads hash ahead: what they have begun is taken over by whoever needs it, and left at the end."""
 
-from concurrent.futures import Executor, Future
 from hashlib import sha256
 from typing import Any
 
@@ -10,14 +9,7 @@ import pytest
 from chaincode import bundle as module
 from chaincode.bundle import Bundle, File
 
-LENGTH = 5 << 20
-
-
-class Never(Executor):
-    """Threads that never come to their work: whoever waited for them would wait for ever."""
-
-    def submit(self, *_: Any, **__: Any) -> "Future[Any]":
-        return Future()
+LENGTH = 5 * module._PIECE
 
 
 def made(length: int = LENGTH, altered: bool = False) -> tuple[Bundle, File]:
@@ -32,7 +24,7 @@ def made(length: int = LENGTH, altered: bool = False) -> tuple[Bundle, File]:
 @pytest.mark.parametrize("pieces", range(7))
 def test_what_a_thread_has_begun_is_taken_over(pieces: int, altered: bool) -> None:
     opened, file = made(altered=altered)
-    opened.hash_ahead(Never())
+    opened.hash_ahead(threads=0)
     hashing = opened._ahead[file.name]
     for _ in range(pieces):
         hashing.step()
@@ -43,7 +35,7 @@ def test_what_a_thread_has_begun_is_taken_over(pieces: int, altered: bool) -> No
 @pytest.mark.parametrize("stop", ["stop", "take"])
 def test_a_thread_leaves_its_work_at_the_next_piece(monkeypatch: pytest.MonkeyPatch, stop: str) -> None:
     opened, file = made()
-    opened.hash_ahead(Never())
+    opened.hash_ahead(threads=0)
     hashing, real, steps = opened._ahead[file.name], module._Hashing.step, list[int]()
 
     def step(self: Any) -> bool:
@@ -61,6 +53,6 @@ def test_a_thread_leaves_its_work_at_the_next_piece(monkeypatch: pytest.MonkeyPa
 
 def test_small_bodies_are_hashed_by_who_asks() -> None:
     opened, file = made(length=256)
-    opened.hash_ahead(Never())
+    opened.hash_ahead(threads=0)
     assert opened._ahead == {}
     assert not opened.altered(file)

@@ -172,7 +172,15 @@ def client(authority: Authority, certificate: Path, key: Path) -> grpc.ChannelCr
 
 
 @pytest.mark.parametrize(
-    "module", ["ops.audits", "ops.commands.audit", "ops.command_line", "chaincode.audit", "chaincode.ledgers.sqlite"]
+    "module",
+    [
+        "ops.audits",
+        "ops.audit_files",
+        "ops.commands.audit",
+        "ops.command_line",
+        "chaincode.audit",
+        "chaincode.ledgers.sqlite",
+    ],
 )
 def test_nothing_else_loads_grpc(module: str) -> None:
     code = f"import {module}, sys; assert not {{'grpc', 'fabric_protos'}} & sys.modules.keys()"

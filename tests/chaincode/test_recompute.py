@@ -12,8 +12,9 @@ from chaincode.aggregation import add, weighted_sum
 from chaincode.agreement import agreement_digest, tensor_specs
 from chaincode.blobs import BlobStore, Header
 from chaincode.evidence import Commitment, VerifiedUpdate, verify_update
+from chaincode.model_vector import to_model, to_vector
 from chaincode.models import Tensor, digest_file, model_digest, write_safetensors
-from chaincode.recompute import Result, finish, recompute_result, sum_updates, to_model, to_vector
+from chaincode.recompute import Result, finish, recompute_result, sum_and_finish, sum_updates
 from chaincode.update import encode_to
 from identity.errors import EvidenceError
 
@@ -113,6 +114,7 @@ def test_any_order_sharding_and_number_of_threads_gives_the_same_digests(
         chance = random.Random(seed)
         shuffled = chance.sample(updates, 4)
         assert digests(recompute_result(agreed, base, shuffled, threads=1 + seed)) == expected
+        assert digests(sum_and_finish(agreed, base, shuffled, expected[0], threads=1 + seed)) == expected
         by_site = add([weighted_sum([u], specs) for u in shuffled])
         cut = chance.randrange(ELEMENTS)
         by_coordinate = np.concatenate([weighted_sum(shuffled, specs, 0, cut), weighted_sum(shuffled, specs, cut)])

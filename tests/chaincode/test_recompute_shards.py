@@ -9,9 +9,10 @@ import pytest
 
 from chaincode.aggregation import state_digest, step_model
 from chaincode.agreement import tensor_specs
+from chaincode.model_vector import to_model, to_vector
 from chaincode.models import Tensor, model_digest
 from chaincode.optimisers import initial_state, parse_optimiser
-from chaincode.recompute import finish, to_model, to_vector
+from chaincode.recompute import finish
 from chaincode.shards import UNIT, shard_cuts
 from chaincode.vector import vector_length
 from identity.errors import EvidenceError
@@ -56,6 +57,28 @@ def test_any_number_of_threads_gives_the_bits_of_one_piece(name: str) -> None:
         if result.state is not None and following is not None:
             assert result.state.tobytes() == following.tobytes()
             assert result.optimiser == state_digest(following)
+
+
+@pytest.mark.parametrize("name", CHOICES)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_recorded_model_is_the_result_only_where_each_piece_has_its_bits(name: str, threads: int) -> None:
+    agreed, (base, total) = agreement(name), given()
+    found = finish(agreed, base, total, 977)
+    same = {n: Tensor(t.dtype, t.shape, memoryview(bytes(t.data))) for n, t in found.model.items()}
+    result = finish(agreed, base, total, 977, threads=threads, recorded=("as recorded", same))
+    assert (result.model_digest, result.sum, result.optimiser) == ("as recorded", found.sum, found.optimiser)
+    assert result.model is same
+    for tensor, position in (("a", 0), ("a", 4 * UNIT), ("b", 0), ("b", 8 * UNIT - 1), ("c", 4 * 76 + 3)):
+        raw = bytearray(same[tensor].data)
+        raw[position] ^= 128  # the sign of a zero counts too
+        other = {**same, tensor: Tensor("float32", SHAPES[tensor], memoryview(bytes(raw)))}
+        result = finish(agreed, base, total, 977, threads=threads, recorded=("as recorded", other))
+        assert (result.model_digest, result.sum, result.optimiser) == (
+            found.model_digest,
+            found.sum,
+            found.optimiser,
+        ), (tensor, position)
+        assert result.model == found.model
 
 
 @pytest.mark.parametrize("name", CHOICES)

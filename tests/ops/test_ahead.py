@@ -79,6 +79,25 @@ def test_the_program_finds_what_is_wrong_with_a_bundle_that_it_hashed_while_it_l
     assert "differs: index line, file release/model.safetensors" in wrong.stdout
 
 
+def loaded(code: str, *modules: str) -> str:
+    """Which of the modules a program has loaded at its end."""
+    show = f"print(sorted({set(modules)} & sys.modules.keys()))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{code}\n{show}"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return done.stdout.splitlines()[-1]
+
+
+def test_little_is_loaded_before_a_bundle_is_hashed() -> None:
+    assert loaded("import ops.ahead", "dataclasses", "logging", "concurrent.futures", "rich", "typer") == "[]"
+
+
+def test_the_audit_of_a_bundle_loads_nothing_that_is_for_folders_and_terminals(bundle: Path) -> None:
+    code = f"from ops.command_line import run; assert run(['audit', 'verify', {str(bundle)!r}]) == 0"
+    unneeded = ("chaincode.audit.folder_source", "chaincode.audit.export", "ops.channel_run", "ops.source")
+    assert loaded(code, "sqlite3", "rich.progress", "rich.table", *unneeded) == "[]"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="no other system ranks the threads of a process one by one")
 def test_a_thread_that_stands_back_does_so_alone() -> None:
     def nice(thread: int) -> int:

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the commands of ``fedledger audit`` write: a bundle, the proof of one entry, a head to keep."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from chaincode.audit.channel_export import export_channel
+from chaincode.audit.export import export as write_export
+from chaincode.audit.folder_source import folder_source
+from chaincode.bundle import is_bundle, open_bundle
+from chaincode.checkpoints import stated_head
+from chaincode.files import read_bounded, write_whole
+from chaincode.ledgers.sqlite import SqliteLedger
+from chaincode.proofs import LogSource, ScannedLog, is_proof, make_entry_proof
+from chaincode.trust import KEY_FILE
+from identity.errors import UsageError
+from ops import channel_run, heads, output
+from ops.audits import place
+from ops.options import path_and
+from ops.source import opened, read, which
+
+
+def export(out: Path, path: str | None) -> None:
+    """Write everything that verification needs into one file."""
+    folder = place(path)
+    if folder.is_file():
+        raise UsageError("not-a-run", f"{folder} is a file; a run folder is exported.")
+    _check_free(out, "bundle", is_bundle)
+    run = channel_run.read_run(folder)
+    if run is not None:
+        with channel_run.channel_evidence(run) as (channel, spool):
+            files, remarks = export_channel(channel, spool.block, out), channel.remarks
+    else:
+        with folder_source(folder) as source:
+            files, remarks = write_export(source, out), source.remarks
+    for remark in remarks:
+        output.note(remark, "yellow")
+    output.line(f"wrote {out}: {len(files)} files, {out.stat().st_size} bytes")
+    blobs = sum(file.name.startswith("blobs/") for file in files)
+    output.line(f"It holds the single updates of sites ({blobs} blobs): treat it as confidential.")
+    output.next_command("audit", "verify", out)
+
+
+def prove(arguments: Sequence[str], out: Path) -> None:
+    """Write the proof that one entry is in the log, for somebody who has the federation's key alone."""
+    path, text = path_and(arguments, "ENTRY")
+    _check_free(out, "proof", lambda existing: is_proof(read_bounded(existing, 64)))
+    if _on_channel(place(path)):
+        raise UsageError(
+            "channel-no-proof",
+            "No key signs the log of a Fabric channel, so no entry has a proof of its own: the channel's blocks are the proof.",
+            next=output.command_line("audit", "export", "-o", "evidence.bundle", place(path)),
+        )
+    with opened(path) as source:
+        logged, _ = read(source, which(text, source.size))
+        log: LogSource = (
+            source if isinstance(source, SqliteLedger)
+            else ScannedLog(source.entries(), source.checkpoint(), lambda index, _: index == logged.index)
+        )  # fmt: skip
+        proof, size = make_entry_proof(log, logged.index), source.size
+    write_whole(out, proof.encode())
+    output.line(f"wrote {out}: entry {logged.index} ({logged.id}) of {size}")
+    output.line(f"Whoever holds the federation's {KEY_FILE} checks it with:")
+    output.next_command("audit", "verify", out, "--key", _key_of(path))
+
+
+def _on_channel(where: Path) -> bool:
+    """Whether a run, or what was exported of one, is on a Fabric channel."""
+    if not is_bundle(where):
+        return channel_run.is_on_channel(where)
+    with open_bundle(where) as bundle:
+        return bundle.of_channel
+
+
+def _key_of(path: str | None) -> Path:
+    """The key file of the run that PATH means; of a bundle only its name, for the key is to come from elsewhere."""
+    return Path(KEY_FILE) if path is not None and Path(path).is_file() else place(path) / KEY_FILE
+
+
+def keep_head(out: Path, path: str | None) -> None:
+    """Write the log's present signed checkpoint, to keep elsewhere."""
+    _check_free(out, "checkpoint", heads.is_head_file)
+    run = None if path is not None and Path(path).is_file() else channel_run.read_run(place(path, announce=True))
+    if run is not None:
+        note = channel_run.head(run)
+    else:
+        with opened(path, announce=True) as source:
+            note = source.checkpoint()
+    write_whole(out, note.encode())
+    checkpoint = stated_head(note)
+    output.line(f"wrote {out}: the head of {checkpoint.origin} at {checkpoint.size} entries")
+    output.line(
+        "Keep it where nobody who runs the federation can change it. Later it shows that nothing was rewritten:"
+    )
+    output.next_command(
+        "audit", "verify", place(path), "--head", out
+    )  # by its name: the newest run will be another one
+
+
+def _check_free(path: Path, what: str, is_ours: Callable[[Path], bool]) -> None:
+    """Refuse to replace anything but a file of the same kind (UsageError output-exists)."""
+    if path.exists() and not (path.is_file() and is_ours(path)):
+        raise UsageError("output-exists", f"{path} exists and is no {what}; it is not replaced.")
