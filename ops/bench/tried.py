@@ -10,17 +10,20 @@ from ops.bench.report import Row
 
 TRIED: Mapping[str, str] = {
     "round, to the plain loop's": """\
-A plain loop keeps no evidence. What a round's evidence costs bare is in the table of the floor above: with 50 and with 1,000 sites
-that alone, beside the arithmetic, is about the goal. The rest is the leading process, one Python interpreter that makes,
-signs, opens, judges and stores an entry for each site; its functions are in the profiles below.
-With 10 sites it is fixed costs. Of 19 ms (plain 6.2 on that day): two calls of Ray 4.1 (0.8 each when nothing else runs: after each
-wait the processes wake with cold caches), training as one stack 3.8, verifying, summing and storing 3.4, two durable
-submissions 4.5 (of it opening 13 entries 1.8, two commits 1.8), making and signing 13 entries 1.2, orders and reading 1.
+A plain loop keeps no evidence. What a round's evidence costs bare is in the table of the floor above. The rest is the leading
+process, one Python interpreter that makes, signs, opens, judges and stores an entry for each site; its functions are in the
+profiles below.
+With 10 sites, of 14 ms, training as one stack takes 4.7, verifying, summing, storing and evaluating 3.6, two durable submissions
+5.5 (of it two commits 1.4), making and signing 13 entries 1.0. With 50 sites, of 36 ms, training takes 11 (of it hashes 1.4
+and the pack 1.8), making and signing entries 2.7, their submission 8.8 (reading 1.0, signatures 3.0, judging 1.5, rows 1.5,
+commit 1.3), verifying and summing 6.5 (hashes 1.4), record and opening 3.
 Kept were: sites as one stack, packs, one call to aggregate, rows instead of objects to workers, a cache of the state beside the
 writer, entries read and written by one match, packs that are moved and not copied, a garbage collector that looks rarely; the
 seal behind the commitments and the opening behind the record (22.8 ms to 19.0); batches that are read first and then verified by
-threads that do nothing else (29 ms to 20 for 250 entries), and signed likewise; the store written while the round is finished
-(3.4 ms to 3.0); packs on their way to the disk from when they are written (8.6 ms to 7.0 for fifty updates of 40 kB).
+threads that do nothing else; the store written while the round is finished (3.4 ms to 3.0); packs on their way to the disk from
+when they are written (8.6 ms to 7.0 for fifty updates of 40 kB); small calls over a socket in the place of Ray's calls (17.5 ms to
+13.1: decision 25); threads for signatures on the cores that the caller is not on (fifty verified in 3.0 ms, before in 5.6, as by
+one thread); two workers from 5 ms each (37 ms to 35 with fifty sites).
 With 10 million parameters it is passes over memory: beside training, 40 MB from each site are encoded (40 ms, of it 28 for their
 hash), hashed by whoever sums (28 ms), summed (6 ms) and written to files that are kept (9 ms into pages that were just given
 back, 70 to 120 into fresh ones), on cores that the plain loop does not need: 1.24 s of processor time, which two cores
@@ -28,8 +31,8 @@ give in 0.62. Kept were: sums in 32 bits where they fit (268 ms to 238 for a sha
 before commitments are submitted, the model written while it is hashed, its file hashed by all cores.
 There was tried: four lanes of SHA-256 in a compiled kernel (0.66 of the time, and code of our own in the place of a
 library: decision 22); verifying and summing in shards by threads of one process (361 ms to 299).
-Tried without gain otherwise: training by two workers or one for fifty sites (46.9 and 45.6 ms to 45.2); one thread or two to verify eleven
-entries (2.0 ms); fsync of a pack by a thread (as good as asking for it); slices of 2^15 to 2^18 for the encoding (43.2, 40.6, 40.2,
+Tried without gain otherwise: three or four calls to train fifty sites (44 to 49 ms beside 41); fifty updates of 40 kB hashed by two
+threads, where they are made and where they are summed (50.0 ms to 50.2 in turns); fsync of a pack by a thread (as good as asking for it); slices of 2^15 to 2^18 for the encoding (43.2, 40.6, 40.2,
 42.1 ms); files written in pieces of 256 KB to 40 MB (no clear difference), or through mmap (21 ms to 10 to 20); readv in the
 place of mmap (31.7 ms to 28.6); fewer indexes in the ledger (all six dropped: 0.91 of a commitment's submission in large
 batches); pages of 8 KiB (0.96 in large batches, 1.12 for one entry); many rows in one INSERT (1.00); orjson for entries (9.2 us to
