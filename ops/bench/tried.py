@@ -31,13 +31,13 @@ give in 0.62. Kept were: sums in 32 bits where they fit (268 ms to 238 for a sha
 before commitments are submitted, the model written while it is hashed, its file hashed by all cores.
 There was tried: four lanes of SHA-256 in a compiled kernel (0.66 of the time, and code of our own in the place of a
 library: decision 22); verifying and summing in shards by threads of one process (361 ms to 299).
-Tried without gain otherwise: three or four calls to train fifty sites (44 to 49 ms beside 41); fifty updates of 40 kB hashed by two
-threads, where they are made and where they are summed (50.0 ms to 50.2 in turns); fsync of a pack by a thread (as good as asking for it); slices of 2^15 to 2^18 for the encoding (43.2, 40.6, 40.2,
-42.1 ms); files written in pieces of 256 KB to 40 MB (no clear difference), or through mmap (21 ms to 10 to 20); readv in the
-place of mmap (31.7 ms to 28.6); fewer indexes in the ledger (all six dropped: 0.91 of a commitment's submission in large
-batches); pages of 8 KiB (0.96 in large batches, 1.12 for one entry); many rows in one INSERT (1.00); orjson for entries (9.2 us to
-the pattern's 8.9); objects that the collector is told never to look at (nothing beyond the rarer looks); batch plans kept
-between rounds (80 us of 2.5 ms).""",
+Tried without gain otherwise: three or four calls to train fifty sites (44 to 49 ms beside 41); fifty updates of 40 kB hashed by
+two threads, where they are made and where they are summed (50.0 ms to 50.2 in turns); fsync of a pack by a thread (as good as
+asking for it); slices of 2^15 to 2^18 for the encoding (43.2, 40.6, 40.2, 42.1 ms); files written in pieces of 256 KB to 40 MB
+(no clear difference), or through mmap (21 ms to 10 to 20); readv in the place of mmap (31.7 ms to 28.6); fewer indexes in the
+ledger (all six dropped: 0.91 of a commitment's submission in large batches); pages of 8 KiB (0.96 in large batches, 1.12 for one
+entry); many rows in one INSERT (1.00); orjson for entries (9.2 us to the pattern's 8.9); objects that the collector is told never
+to look at (nothing beyond the rarer looks); batch plans kept between rounds (80 us of 2.5 ms).""",
     "replay and verification": """\
 An entry of the 100,000 costs 117 us of bare signature on the cores of the last day and 67 on those of an earlier one; all else
 has 43 of every 100 us of signature for the goal. All else is about 47 us, both processes together: 21 to read the entry (base64 4,
