@@ -49,6 +49,15 @@ def _made(beside: Path, path: Path) -> int:
         raise
 
 
+def allocate(file: BinaryIO, size: int) -> None:
+    """Have the disk's blocks for ``size`` bytes given to a new file at once: one by one, as it is written, takes longer.
+
+    Raises OSError, for one where the disk is too full.
+    """
+    if size and hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+
+
 def write_whole(path: Path, data: bytes | memoryview) -> None:
     """Write a file whole or not at all, durably; a link in its place is replaced, not followed."""
     with replacing(path, fsync=True) as file:

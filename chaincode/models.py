@@ -22,7 +22,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
-from chaincode.files import mapped, replacing
+from chaincode.files import allocate, mapped, replacing
 from chaincode.threads import in_threads
 from identity import canonical
 from identity.errors import EvidenceError
@@ -105,6 +105,7 @@ def write_safetensors(path: Path | str, tensors: Tensors, *, fsync: bool = True)
             "model-header-size", f"The model's header needs {len(header)} bytes; the limit is {HEADER_LIMIT}."
         )
     with replacing(Path(path), fsync=fsync) as file:
+        allocate(file, _PREFIX + len(header) + sum(len(t.data) for t in checked.values()))
         file.write(len(header).to_bytes(_PREFIX, "little") + header)
         for name in _order({name: t.dtype for name, t in checked.items()}):
             file.write(checked[name].data)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from chaincode.blobs import ChunkHasher, format_header
+from chaincode.blobs import ITEM_SIZE, ChunkHasher, format_header
 from chaincode.vector import (
     DTYPES,
     SLICE,
@@ -49,9 +49,13 @@ if TYPE_CHECKING:
     from chaincode.vector import Floats, Integers
 
 __all__ = [
-    "DTYPES", "SLICE", "check_range", "encode", "encode_tensors", "encode_to", "runs", "slices", "tensor_at",
+    "DTYPES", "SLICE", "blob_size", "check_range", "encode", "encode_tensors", "encode_to", "runs", "slices", "tensor_at",
     "vector_length",
 ]  # fmt: skip
+
+PIECE = 8 * SLICE
+"""Elements of a blob that are written at once: the system then keeps a file in larger parts, which take less time to write and
+to map."""
 
 _Source = tuple["Floats", "Floats | None", Run]  # some neighbouring elements of the vectors, flat
 
@@ -83,7 +87,7 @@ def encode_to(
 
     `new` and `base` as for `encode`; the encoding is the header's; the size is in bytes. `write` gets the pieces in
     order (a file's write, a bytearray's extend) and must be done with one when it returns: its memory is used
-    again. Beyond the two vectors this needs two slices of memory, or a few chunks where they are hashed together.
+    again. Beyond the two vectors this needs a piece of memory, and a slice.
 
     Raises EvidenceError: update-not-finite naming the tensor, update-scale, and update-length where the header
     states another number of elements; ValueError for other vectors.
@@ -104,6 +108,18 @@ def encode_tensors(
     contiguous (C order) float32 of the agreement's shapes or flat.
     """
     return _blob(header, _of_tensors(new, base, specs, header.encoding), specs, write)
+
+
+def blob_size(header: Header, specs: Sequence[TensorSpec]) -> int:
+    """The bytes of the blob that `encode_to` and `encode_tensors` make. Raises EvidenceError(update-length) as they do."""
+    return len(format_header(header)) + _length(header, specs) * ITEM_SIZE[header.encoding]
+
+
+def _length(header: Header, specs: Sequence[TensorSpec]) -> int:
+    length = vector_length(specs)
+    if header.length != length:
+        raise EvidenceError("update-length", f"The header states {header.length} elements; the model has {length}.")
+    return length
 
 
 def _of_vectors(new: Floats, base: Floats | None, specs: Sequence[TensorSpec], encoding: str) -> list[_Source]:
@@ -135,14 +151,11 @@ def _blob(
     header: Header, sources: Sequence[_Source], specs: Sequence[TensorSpec], write: Callable[[memoryview], object]
 ) -> tuple[str, int]:
     """The header's line and the sources' integers to `write`, hashed while they are in the cache."""
-    length = vector_length(specs)
-    if header.length != length:
-        raise EvidenceError("update-length", f"The header states {header.length} elements; the model has {length}.")
-    hasher = ChunkHasher()
+    length, hasher = _length(header, specs), ChunkHasher()
     line = memoryview(format_header(header))
     hasher.update(line)
     write(line)
-    for integers in _integers(sources, specs, slice_buffer(header.encoding, length)):
+    for integers in _integers(sources, specs, np.empty(min(PIECE, length), DTYPES[header.encoding])):
         raw = integers.view(np.uint8).data
         hasher.update(raw)
         write(raw)
@@ -151,11 +164,11 @@ def _blob(
 
 def _integers(sources: Sequence[_Source], specs: Sequence[TensorSpec], buffer: Integers) -> Iterator[Integers]:
     """The sources' integers in order: the buffer, as often as it is full, and what is left at the end."""
-    kernel, filled = _Kernel(specs, len(buffer)), 0
+    kernel, filled = _Kernel(specs, min(SLICE, len(buffer))), 0
     for new, base, part in sources:
         position = 0
         while position < len(new):
-            stop = min(position + len(buffer) - filled, len(new))
+            stop = min(position + min(SLICE, len(buffer) - filled), len(new))
             cut, end = slice(position, stop), filled + stop - position
             kernel(new[cut], None if base is None else base[cut], part, part.start + position, buffer[filled:end])
             position, filled = stop, end

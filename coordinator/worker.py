@@ -63,6 +63,7 @@ class Worker:
             remove_unfinished(self._models, _UNNAMED)
         self._summing = Summing(self._trainer.specs, BlobStore(settings.blobs))
         self._beside = ThreadPoolExecutor(1)  # starting a thread for each round takes three times as long as using one
+        self._hashing = ThreadPoolExecutor(1)
         self._evaluation: str | None = None
         self._loaded: tuple[str, Arrays] = "", {}
         self._vector = np.empty(0, np.float32)  # the assembled model's; new memory would cost more than filling it
@@ -175,16 +176,17 @@ class Worker:
         model = to_model(np.concatenate(parts, out=self._vector), to_tensors(base), specs)
         arrays, unnamed = to_arrays(model), self._models / f".{secrets.token_hex(8)}.unnamed"
         self._models.mkdir(parents=True, exist_ok=True)
-        # A large model takes as long to write as to hash: its name, which is its digest, follows.
+        # A large model takes as long to write as to hash, or to evaluate: its name, which is its digest, follows.
         written = self._beside.submit(write_safetensors, unnamed, model)
+        hashed = self._hashing.submit(model_digest, model, threads=max(1, CORES - 1))
         try:
-            digest = model_digest(model, threads=CORES)
             metrics = self._trainer.evaluate(arrays)
+            digest = hashed.result()
             written.result()
             os.replace(unnamed, self._model_path(digest))
             sync(self._models)
         finally:
-            wait([written])
+            wait([written, hashed])
             unnamed.unlink(missing_ok=True)
         return Outcome(root_of(leaves), digest, "", metrics, self._evaluation_digest()), arrays
 

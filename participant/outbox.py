@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from chaincode.files import allocate
 from chaincode.packs import Packs, write_packs
 from chaincode.place import Place
 from chaincode.writeback import start_writing_back
@@ -40,10 +41,11 @@ class Outbox:
                 file.write(blob)
 
     @contextmanager
-    def write_large(self) -> Iterator[tuple[BinaryIO, list[str]]]:
-        """A file to write an update into, and a list to put its digest into, under which it then appears, whole."""
+    def write_large(self, size: int) -> Iterator[tuple[BinaryIO, list[str]]]:
+        """A file to write an update of so many bytes into, and a list to put its digest into, under which it then appears, whole."""
         unnamed, name = f"update-{secrets.token_hex(8)}", list[str]()
         with self._create(unnamed) as file:
+            allocate(file, size)
             yield file, name
         os.replace(self.folder / unnamed, self.folder / name[0])
 

@@ -14,11 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from chaincode.blobs import ITEM_SIZE
 from chaincode.models import model_digest
 from chaincode.packs import SMALL
 from chaincode.small_updates import encode_blobs
-from chaincode.update import encode_tensors
+from chaincode.update import blob_size, encode_tensors
 from chaincode.vector import vector_length
 from identity.errors import Error, UsageError
 from participant.outbox import Outbox
@@ -34,7 +33,6 @@ Answer = TrainResult | TrainFailure
 Made = tuple[Answer, bytes | bytearray]
 """An answer, and the bytes of a small update that its outbox is still to get."""
 
-HEADER = 1024  # bytes, more than a blob's header line has
 COPIES = 4  # of its sites' data that a stack has in memory at most, the sites' own among them
 
 
@@ -246,11 +244,11 @@ class LocalTrainer:
         names = [spec.name for spec in self.specs if spec.rule == "mean"]
         tensors = [np.ascontiguousarray(new[n]) for n in names], [np.ascontiguousarray(base[n]) for n in names]
         try:
-            if order.header.length * ITEM_SIZE[order.header.encoding] + HEADER <= SMALL:
+            if (size := blob_size(order.header, self.specs)) <= SMALL:
                 blob = bytearray()
                 digest, size = encode_tensors(order.header, *tensors, self.specs, blob.extend)
                 return _result(order, digest, size, examples, metrics), blob
-            with Outbox(Path(order.outbox)).write_large() as (file, name):
+            with Outbox(Path(order.outbox)).write_large(size) as (file, name):
                 digest, size = encode_tensors(order.header, *tensors, self.specs, file.write)
                 name.append(digest)
             return _result(order, digest, size, examples, metrics), b""

@@ -28,13 +28,27 @@ With 10 million parameters it is passes over memory: beside training, 40 MB from
 hash), hashed by whoever sums (28 ms), summed (6 ms) and written to files that are kept (9 ms into pages that were just given
 back, 70 to 120 into fresh ones), on cores that the plain loop does not need: 1.24 s of processor time, which two cores
 give in 0.62. Kept were: sums in 32 bits where they fit (268 ms to 238 for a shard of ten), pages given back early, orders dealt out
-before commitments are submitted, the model written while it is hashed, its file hashed by all cores.
+before commitments are submitted, the model written while it is hashed, its file hashed by all cores. Then files that get
+their place on the disk at once and are written in pieces of 2 MiB (44 ms to 38 for an update; 24.6 to 23.1 to hash it where
+it is mapped: the system keeps it in larger parts), and the model hashed while it is evaluated (44 ms to 38 for a round's last
+call).
+What is left of a round of some 680 ms on each of two cores: five sites' training at 24 (of it 4 to copy the base) and
+encoding at 38 (hash 22.5, arithmetic 10, writing 6); ten halves to verify and sum at 18 (hash 11, the sum's own digest 2, a
+copy to even addresses 1.4, arithmetic 2), with 25 lost to putting 400 MB on the disk meanwhile; 90 to make, hash, evaluate
+and record the model; 14 to hash it again, as the sites do before they train. SHA-256 alone is 530 ms of the processor,
+training 240: with those two, 385 of both cores.
 There was tried: four lanes of SHA-256 in a compiled kernel (0.66 of the time, and code of our own in the place of a
 library: decision 22); verifying and summing in shards by threads of one process (361 ms to 299).
+Tried without gain for it: huge pages for torch (23.5 ms to 22.5, 25.0 to 26.0, 25.5 to 26.1 for a site's training); read in
+the place of mmap to hash (22.4 ms to 26.6), mapping all pages at once (22.4); slices of 2^15 or 2^17 to encode and to sum
+(40.4 and 40.6 ms to 38.9, 185 and 185 to 181 for ten halves), of 2^12 to 2^15 to step the model (19.5, 14.6, 12.5, 11.6 ms to
+11.3); pieces that end where pages do (30.6 ms to 30.6); copying a slice and hashing the copy (178 to 183 ms to 179 to 181);
+letting go of old files one by one, as new ones are written (685 and 679 ms to 688 and 693); training calls of half a second
+(768 and 721 ms to 696 and 734: noise).
 Tried without gain otherwise: three or four calls to train fifty sites (44 to 49 ms beside 41); fifty updates of 40 kB hashed by
 two threads, where they are made and where they are summed (50.0 ms to 50.2 in turns); fsync of a pack by a thread (as good as
-asking for it); slices of 2^15 to 2^18 for the encoding (43.2, 40.6, 40.2, 42.1 ms); files written in pieces of 256 KB to 40 MB
-(no clear difference), or through mmap (21 ms to 10 to 20); readv in the place of mmap (31.7 ms to 28.6); fewer indexes in the
+asking for it); slices of 2^15 to 2^18 for the encoding (43.2, 40.6, 40.2, 42.1 ms); files written
+through mmap (21 ms to 10 to 20); readv in the place of mmap (31.7 ms to 28.6); fewer indexes in the
 ledger (all six dropped: 0.91 of a commitment's submission in large batches); pages of 8 KiB (0.96 in large batches, 1.12 for one
 entry); many rows in one INSERT (1.00); orjson for entries (9.2 us to the pattern's 8.9); objects that the collector is told never
 to look at (nothing beyond the rarer looks); batch plans kept between rounds (80 us of 2.5 ms).""",

@@ -75,8 +75,10 @@ def test_the_file_is_deterministic_and_the_library_opens_it(tmp_path: Path) -> N
         assert opened[name].tobytes() == bytes(memoryview(buffer).tobytes())
 
 
-def test_the_layout_to_the_byte(tmp_path: Path) -> None:
+def test_the_layout_to_the_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = {"b": ("uint8", (1,), b"\x07"), "z": ("int16", (1,), b"\x01\x02"), "a": ("uint8", (2,), b"\x08\x09")}
+    sizes: list[int] = []
+    monkeypatch.setattr("chaincode.models.allocate", lambda file, size: sizes.append(size))
     write_safetensors(tmp_path / "m", model)
     header = (
         b'{"a":{"data_offsets":[2,4],"dtype":"U8","shape":[2]},"b":{"data_offsets":[4,5],"dtype":"U8","shape":[1]},'
@@ -85,6 +87,7 @@ def test_the_layout_to_the_byte(tmp_path: Path) -> None:
     header += b" " * (-len(header) % 8)
     expected = len(header).to_bytes(8, "little") + header + b"\x01\x02" + b"\x08\x09" + b"\x07"
     assert (tmp_path / "m").read_bytes() == expected
+    assert sizes == [len(expected)]
 
 
 def test_reading_copies_nothing() -> None:

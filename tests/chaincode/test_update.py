@@ -14,7 +14,9 @@ from chaincode.agreement import TensorSpec
 from chaincode.blobs import CHUNK, chunk_root, format_header, parse_header
 from chaincode.files import replacing
 from chaincode.update import (
+    PIECE,
     SLICE,
+    blob_size,
     check_range,
     encode,
     encode_tensors,
@@ -205,6 +207,9 @@ def test_a_blob_is_its_header_and_its_integers(tmp_path: Path, encoding: str) ->
     assert (digest, size) == (plain_root(data), len(data)) == (chunk_root(data), len(data))
     assert (tmp_path / "u").stat().st_mode & 0o777 == 0o600
     assert parse_header(data) == (head, len(format_header(head)))
+    assert blob_size(head, specs) == size
+    with pytest.raises(EvidenceError, match="model has"):
+        blob_size(head, specs[1:])
 
 
 def test_a_refused_update_leaves_no_file(tmp_path: Path) -> None:
@@ -238,7 +243,7 @@ def test_encoding_needs_a_constant_amount_of_memory() -> None:
     tracemalloc.start()
     try:
         encode_to(header(length=length), new, base, specs, len)
-        assert tracemalloc.get_traced_memory()[1] < 5 * SLICE * 4 < new.nbytes
+        assert tracemalloc.get_traced_memory()[1] < (PIECE + 3 * SLICE) * 4 < new.nbytes
     finally:
         tracemalloc.stop()
 

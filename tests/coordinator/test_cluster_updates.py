@@ -4,6 +4,7 @@
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,12 @@ import pytest
 
 from chaincode.blobs import chunk_root, format_header
 from chaincode.evidence import judge
-from chaincode.models import digest_file
+from chaincode.models import digest_file, model_digest
 from chaincode.place import Place
 from chaincode.shards import shard_cuts
 from coordinator.ports import Delivery, FinishOrder, Outcome
 from identity.errors import EvidenceError
+from participant.train import LocalTrainer
 from tests.coordinator.worker_round import Round, another, other_bytes
 
 
@@ -123,6 +125,24 @@ def test_shards_give_the_same_model(tmp_path: Path, small_unit: int, optimiser: 
     assert not any(verdicts.values())
     assert outcome is not None
     assert (outcome.model, outcome.metrics) == (whole.model, whole.metrics)
+
+
+def test_a_large_model_is_hashed_while_it_is_evaluated(
+    first: Round, small_unit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = Barrier(2)
+
+    def at_once(function: Any) -> Any:
+        def waiting(*arguments: Any, **options: Any) -> Any:
+            both.wait(20)
+            return function(*arguments, **options)
+
+        return waiting
+
+    monkeypatch.setattr("coordinator.worker.model_digest", at_once(model_digest))
+    monkeypatch.setattr(LocalTrainer, "evaluate", at_once(LocalTrainer.evaluate))
+    verdicts, outcome = by_shards(first, first.deliveries, small_unit)
+    assert outcome is not None, verdicts
 
 
 def test_a_worker_that_lost_its_shard_reads_it_again(first: Round, small_unit: int) -> None:

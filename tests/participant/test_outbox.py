@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """An outbox: what is written is found under its digest, what is cleared is its own."""
 
+import os
 from pathlib import Path
 
 from chaincode.chunks import chunk_root
@@ -14,7 +15,8 @@ def test_what_is_written_is_found(tmp_path: Path) -> None:
     assert not reader.find(blobs)
     box.write_small([(digest, blobs[digest]) for digest in (one, empty, three)])
     box.write_small([(alone, blobs[alone])])
-    with box.write_large() as (file, name):
+    with box.write_large(len(b"large")) as (file, name):
+        assert os.stat(file.fileno()).st_blocks
         file.write(b"large")
         assert not reader.find([large])
         name.append(large)
