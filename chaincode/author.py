@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from chaincode import state
 from chaincode.codes import CODES
-from chaincode.crew import Crew, crew
+from chaincode.crew import Crew, own_crew
 from chaincode.entries import write_entry
 from chaincode.ledgers import Ledger, Receipt
 from identity.envelope import Unsigned
@@ -45,10 +45,10 @@ class Author:
         return write_entry(kind, member=self.member, at=at, subjects=digests, body=body, signer=self.identity)
 
 
-def sign_all(entries: Sequence[Unsigned], threads: Crew | None = None) -> list[bytes]:
+def sign_all(entries: Sequence[Unsigned], crew: Crew | None = None) -> list[bytes]:
     """The signed envelopes of entries, in order. OpenSSL signs without Python's lock: threads, by default the process's
     crew, make the signatures of many together. Raises EvidenceError(envelope-signature)."""
-    signatures = (threads or crew()).map(Unsigned.sign, entries, _WORTH_A_THREAD)
+    signatures = (crew or own_crew()).map(Unsigned.sign, entries, _WORTH_A_THREAD)
     return [entry.with_signature(signature) for entry, signature in zip(entries, signatures, strict=True)]
 
 

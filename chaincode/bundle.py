@@ -36,9 +36,8 @@ _RECORD: Final = re.compile(
 )
 _LINE: Final = re.compile(rb"[^\n]*\n")
 _LARGE: Final = 1 << 16  # bytes of a body that is worth a thread
-_PIECE: Final = (
-    1 << 22
-)  # bytes that are hashed before anybody asks whether to go on: to ask, the interpreter is waited for
+_PIECE: Final = 1 << 22
+"""Bytes that are hashed before anybody asks whether to go on: to ask, the interpreter is waited for."""
 
 
 class File(NamedTuple):
@@ -94,9 +93,10 @@ class Bundle:
         large = sorted((f for f in self.files.values() if f.length >= _LARGE), key=lambda file: -file.length)
         self._ahead = {file.name: _Hashing(self._view, file) for file in large}
         waiting = iter(self._ahead.values())
-        self._threads = [Thread(target=self._stand_by, args=(waiting,)) for _ in range(threads)]
-        for thread in self._threads:
+        for _ in range(threads):
+            thread = Thread(target=self._stand_by, args=(waiting,))
             thread.start()
+            self._threads.append(thread)
 
     def _stand_by(self, waiting: Iterator[_Hashing]) -> None:
         stand_back()
@@ -108,7 +108,7 @@ class Bundle:
                 pass
 
     def stop(self) -> None:
-        """Have nothing more hashed ahead."""
+        """Have nothing more hashed ahead, and wait for the threads that do it."""
         self._stopped = True
         for thread in self._threads:
             thread.join()
@@ -174,9 +174,9 @@ def open_bundle(path: Path, *, ahead: bool = False) -> Iterator[Bundle]:
     """
     with mapped(path, follow_links=True) as view:
         bundle = parse_bundle(view)
-        if ahead:
-            bundle.hash_ahead()
         try:
+            if ahead:
+                bundle.hash_ahead()
             yield bundle
         finally:
             bundle.stop()

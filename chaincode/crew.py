@@ -13,18 +13,23 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from chaincode.threads import CORES
 
 T = TypeVar("T")
 A = TypeVar("A")
 
-MOST = 4  # together with the caller: beyond, the interpreter's lock is what they wait for
+SIGNATURE_THREADS: Final = min(4, CORES)
+"""Threads of a process's crew, the caller among them: more would wait for the interpreter's lock."""
+
+
+_PENDING: Final = object()
 
 
 class Crew:
-    """Some threads, which start when they are first needed. Thread-safe."""
+    """Some threads, which start when they are first needed. Thread-safe; of several callers at a time the last one's core is
+    barred."""
 
     def __init__(self, others: int) -> None:
         """So many beside the caller; none on a machine of one core."""
@@ -39,7 +44,7 @@ class Crew:
         Whoever is free takes the next item. A thread joins in where there are ``each`` items for it. Raises what the
         work raises.
         """
-        results: list[Any] = [None] * len(items)
+        results: list[Any] = [_PENDING] * len(items)
         numbers = iter(range(len(items)))  # to take the next one is a single step of the interpreter
 
         def some() -> None:
@@ -59,6 +64,8 @@ class Crew:
             wait(begun)
         for one in begun:
             one.result()
+        if any(result is _PENDING for result in results):  # what decides about signatures fails closed
+            raise RuntimeError("an item was left out")
         return results
 
     def _join(self) -> None:
@@ -70,21 +77,21 @@ class Crew:
         core = _core()
         if core == self._barred or core < 0:
             return
+        self._barred = core  # first: a thread that joins meanwhile asks for another time
         if rest := os.sched_getaffinity(0) - {core}:
             for thread in self._ids:
                 with suppress(OSError):  # the system may know better
                     os.sched_setaffinity(thread, rest)
-        self._barred = core
 
 
 @cache
-def crew() -> Crew:
+def own_crew() -> Crew:
     """This process's crew."""
-    return Crew(min(MOST, CORES) - 1)
+    return Crew(SIGNATURE_THREADS - 1)
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=crew.cache_clear)  # threads do not outlive a fork
+    os.register_at_fork(after_in_child=own_crew.cache_clear)  # threads do not outlive a fork
 
 
 def _core() -> int:

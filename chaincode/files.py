@@ -52,10 +52,15 @@ def _made(beside: Path, path: Path) -> int:
 def allocate(file: BinaryIO, size: int) -> None:
     """Have the disk's blocks for ``size`` bytes given to a new file at once: one by one, as it is written, takes longer.
 
-    Raises OSError, for one where the disk is too full.
+    Does nothing where the system or the file's file system cannot. Raises OSError where the disk is too full.
     """
-    if size and hasattr(os, "posix_fallocate"):
+    if not size or not hasattr(os, "posix_fallocate"):
+        return
+    try:
         os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
 
 
 def write_whole(path: Path, data: bytes | memoryview) -> None:

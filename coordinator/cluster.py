@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cluster: few warm worker processes on Ray that train, verify, sum and finish. With
-``coordinator.workers``, the pool that it starts, the sole importer of ray.
+"""The cluster: few warm worker processes on Ray that train, verify, sum and finish. It
+and ``coordinator.workers``, the pool that it starts, are the only modules that import ray.
 
 This process stays free of torch and of the task: it moves references to models and sums, never their values.
 """
@@ -22,9 +22,8 @@ from ray.job_config import JobConfig
 from chaincode.threads import CORES
 from coordinator.dispatch import Dispatch
 from coordinator.jobs import ClusterSettings
-from coordinator.pool import error_line
 from coordinator.processes import end_orphans, make_folder, record_processes
-from coordinator.workers import Workers
+from coordinator.workers import Workers, error_line
 from identity.errors import Unavailable, UsageError
 
 _PACKAGES = str(Path(__file__).resolve().parent.parent)  # where workers, too, find this code

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from coordinator.line import Line
 from identity.errors import Error
 
 Reference = Any
@@ -31,25 +30,6 @@ class Call:
     tries: int = 1
     kept: Sequence[Reference] = ()
     light: bool = False
-
-
-@dataclass(slots=True)
-class Slot:
-    """A place for a worker process: ``opening`` until it has said hello, ``call`` and ``answer`` while it works, in
-    both cases at the latest ``until`` on the monotonic clock. ``path`` is where it takes a line, "" where it takes none;
-    ``serving`` is its answer to being told to, which comes when the ``line`` ends."""
-
-    number: int
-    generation: int = 0
-    deaths: int = 0
-    handle: Any = None
-    opening: Reference = None
-    call: Call | None = None
-    answer: Reference = None
-    until: float = math.inf
-    path: str = ""
-    line: Line | None = None
-    serving: Reference = None
 
 
 class Pool(Protocol):
@@ -115,8 +95,3 @@ def run_all(pool: Pool, calls: Sequence[Call], tries: int, seconds: float = math
 def place(what: str, of: Any) -> str:
     """A call's name, as Ray shows it: what it does for which federation, agreement and round."""
     return f"{what} {of.federation[:12]}/{of.agreement[:12]} round {of.round} attempt {of.attempt}"
-
-
-def error_line(error: BaseException, which: int) -> str:
-    """One line of what Ray says: the first of what it adds to a cause, or the last of a cause that it quotes."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[which][:300]

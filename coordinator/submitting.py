@@ -39,7 +39,9 @@ class Submitter:
         for answer, outcome in zip(answers, outcomes[: len(answers)], strict=True):
             kind, facts = answer.kind, answer.facts
             if isinstance(outcome, Rejected):
-                kind, facts = "site-rejected", {"site": facts["site"], "code": outcome.code, "message": outcome.message}
+                cause = f" What it had to say: {facts['message']}" if "message" in facts else ""
+                facts = {"site": facts["site"], "code": outcome.code, "message": outcome.message + cause}
+                kind = "site-rejected"
             self._watch(Event(kind, head.round, head.attempt, facts))
         self._tell(following, outcomes[len(answers) :])
 

@@ -16,6 +16,9 @@ from coordinator.ports import Delivery, FinishOrder, Outcome
 from identity.errors import CredentialError, Error, EvidenceError, Rejected, Unavailable, UsageError
 from participant.ports import TrainFailure, TrainOrder, TrainResult
 
+UNREADABLE: Final = "worker-answer"
+"""The code of an answer that is none: its worker is not asked again."""
+
 _ORDERS: Final = "orders"
 _DELIVERIES: Final = "deliveries"
 _FINISH: Final = "finish"
@@ -28,12 +31,14 @@ _FAMILIES: Final = {
 
 
 def pack(argument: Any) -> Any:
-    """An argument of a call as it travels: lists of orders and of deliveries as rows, all else as it is."""
+    """An argument of a call as it travels: lists of orders and of deliveries, and an order to finish, as rows; all else as it is."""
     kind = type(argument[0]) if isinstance(argument, list) and argument else None
     if kind is TrainOrder:
         return _ORDERS, [(o.site, o.seed, tuple(vars(o.header).values()), o.outbox) for o in argument]
     if kind is Delivery:
         return _DELIVERIES, [(tuple(vars(d.commitment).values()), tuple(vars(d.place).values())) for d in argument]
+    if isinstance(argument, FinishOrder):
+        return _FINISH, [argument.agreement, argument.round, argument.base, argument.optimiser, argument.weight]
     return argument
 
 
@@ -44,29 +49,24 @@ def unpack(argument: Any) -> Any:
             return [TrainOrder(site, seed, Header(*header), outbox) for site, seed, header, outbox in rows]
         case (str(kind), list(rows)) if kind == _DELIVERIES:
             return [Delivery(Commitment(*commitment), Place(*place)) for commitment, place in rows]
+        case (str(kind), list(fields)) if kind == _FINISH:
+            return FinishOrder(*fields)
     return argument
 
 
-def write_call(method: str, arguments: Sequence[Any]) -> bytes:
+def write_call(number: int, method: str, arguments: Sequence[Any]) -> bytes:
     """A light call (``Call.light``) as JSON: its arguments are orders, deliveries, an order to finish, or None."""
-    packed = [
-        (_FINISH, a.agreement, a.round, a.base, a.optimiser, a.weight) if isinstance(a, FinishOrder) else pack(a)
-        for a in arguments
-    ]
-    return json.dumps((method, packed), separators=(",", ":")).encode()
+    return json.dumps((number, method, [*map(pack, arguments)]), separators=(",", ":")).encode()
 
 
-def read_call(data: bytes) -> tuple[str, list[Any]]:
+def read_call(data: bytes) -> tuple[int, str, list[Any]]:
     """What ``write_call`` was given."""
-    method, packed = json.loads(data)
-    return method, [
-        FinishOrder(*argument[1:]) if argument is not None and argument[0] == _FINISH else unpack(argument)
-        for argument in packed
-    ]
+    number, method, packed = json.loads(data)
+    return number, method, [*map(unpack, packed)]
 
 
-def write_answer(answer: Any) -> bytes:
-    """The answer to a light call as JSON: what training gave, verdicts with an outcome or None, or an ``Error``."""
+def write_answer(number: int, answer: Any) -> bytes:
+    """The answer to the light call of this number as JSON: what training gave, verdicts with an outcome or None, or an ``Error``."""
     row: tuple[Any, ...]
     match answer:
         case Error():
@@ -77,16 +77,33 @@ def write_answer(answer: Any) -> bytes:
             row = (_TRAINED, [_to_row(result) for result in results])
         case _:
             raise TypeError(f"a {type(answer).__name__} is no answer to a light call")
-    return json.dumps(row, separators=(",", ":")).encode()
+    return json.dumps((number, row), separators=(",", ":")).encode()
 
 
-def read_answer(data: bytes) -> Any:
-    """What ``write_answer`` was given. An answer that cannot be read is an ``Error`` too (``worker-answer``): the task's
-    code, which runs in a worker, may be at fault."""
+def read_answer(data: bytes, number: int, method: str, arguments: Sequence[Any]) -> Any:
+    """What ``write_answer`` was given, if it answers this call. Anything else is an ``Error`` too (``worker-answer``): the
+    task's code, which runs in a worker, may be at fault."""
     try:
-        return _answer(json.loads(data))
+        match json.loads(data):
+            case [int(found), row] if found == number:
+                answer = _answer(row)
+                if isinstance(answer, Error) or _fits(answer, method, arguments):
+                    return answer
     except (ValueError, RecursionError):
-        return Error("worker-answer", "What a worker answered cannot be read.")
+        return Error(UNREADABLE, "What a worker answered cannot be read.")
+    return Error(UNREADABLE, f"What a worker answered is no answer to the call to {method}.")
+
+
+def _fits(answer: Any, method: str, arguments: Sequence[Any]) -> bool:
+    """Whether these are results of the first orders, at least one, or verdicts on the deliveries and on nothing else."""
+    match method, answer:
+        case "train", list(results) if results:
+            ordered = [(order.site, order.header.member) for order in arguments[1][: len(results)]]
+            return [(result.site, result.member) for result in results] == ordered
+        case "aggregate", (dict(verdicts), outcome):
+            members = {delivery.commitment.member for delivery in arguments[0]}
+            return verdicts.keys() == members and not (outcome and any(verdicts.values()))
+    return False
 
 
 def _answer(row: Any) -> Any:
@@ -114,11 +131,17 @@ def _to_row(result: TrainResult | TrainFailure) -> tuple[Any, ...]:
 def _result(row: Any) -> TrainResult | TrainFailure:
     """Raises ValueError."""
     match row:
-        case [str(site), str(member), str(digest), int(size), int(examples), dict(metrics)] if _is_texts(metrics):
+        case [str(site), str(member), str(digest), size, examples, dict(metrics)] if (
+            _is_count(size) and _is_count(examples) and _is_texts(metrics)
+        ):
             return TrainResult(site, member, digest, size, examples, metrics)
         case [str(site), str(member), str(code), str(message)]:
             return TrainFailure(site, member, code, message)
     raise ValueError
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
 
 
 def _is_texts(values: dict[str, Any]) -> bool:

@@ -11,7 +11,6 @@ import secrets
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,14 +31,13 @@ from chaincode.threads import CORES
 from chaincode.vector import vector_length
 from chaincode.writeback import forget
 from coordinator.jobs import ClusterSettings, TaskInfo
-from coordinator.line import Exchange
 from coordinator.ports import Delivery, FinishOrder, Outcome
 from coordinator.summing import Cut, Hashes, Summing, Sums
-from identity.errors import Error, EvidenceError
+from identity.errors import EvidenceError
 from participant.ports import TrainFailure, TrainOrder, TrainResult
 from participant.tasks import load_task
 from participant.train import LocalTrainer
-from participant.values import Arrays, describe_failure, to_arrays, to_tensors
+from participant.values import Arrays, to_arrays, to_tensors
 
 Answer = TrainResult | TrainFailure
 Floats = NDArray[np.float32]
@@ -69,9 +67,9 @@ class Worker:
         self._vector = np.empty(0, np.float32)  # the assembled model's; new memory would cost more than filling it
         self._trainer.warm_up()
 
-    def hello(self) -> tuple[str, int]:
-        """The digest of the task's code as loaded, and the process's id."""
-        return self._task.code_digest(), os.getpid()
+    def hello(self) -> str:
+        """The digest of the task's code as loaded."""
+        return self._task.code_digest()
 
     def describe(self) -> tuple[TaskInfo, Arrays]:
         """What the agreement says of the task, and the initial model, which is stored. Raises UsageError."""
@@ -99,7 +97,7 @@ class Worker:
             raise EvidenceError("model-missing", f"There is no model {digest} in {self._models}.") from error
 
     def _base(self, given: Arrays | None, digest: str) -> Arrays:
-        """The model that was given, or else the one in the store, which is kept until another is asked for."""
+        """The model that was given, or else the one that the last call left here, or the store's, which is then kept here."""
         if given is not None:
             self._loaded = "", {}
             return given
@@ -186,7 +184,8 @@ class Worker:
             os.replace(unnamed, self._model_path(digest))
             sync(self._models)
         finally:
-            wait([written, hashed])
+            wait([written])
+            wait([hashed])
             unnamed.unlink(missing_ok=True)
         return Outcome(root_of(leaves), digest, "", metrics, self._evaluation_digest()), arrays
 
@@ -251,36 +250,3 @@ class Worker:
         if self._evaluation is None:
             self._evaluation = self._trainer.evaluation_digest()
         return self._evaluation
-
-
-class Host:
-    """Holds a process's worker for whoever reaches it by a method's name; all that it raises is an ``Error``."""
-
-    def __init__(self) -> None:
-        self._worker: Worker | None = None
-        self._exchange: Exchange | None = None
-
-    def call(self, method: str, *arguments: Any) -> Any:
-        """Make the worker, take calls from a line, or call a method of the worker.
-
-        Raises:
-            Error: the method's own, or ``worker-failed`` with the text of what was raised.
-        """
-        try:
-            match method:
-                case "open":
-                    return self._open(*arguments)
-                case "serve" if self._exchange is not None:
-                    return self._exchange.serve(self.call)
-            return getattr(self._worker, method)(*arguments)
-        except Error:
-            raise
-        except Exception as error:
-            raise Error("worker-failed", f"A worker fails to {method}: {describe_failure(error)}") from error
-
-    def _open(self, settings: ClusterSettings, folder: str = "") -> tuple[str, int, str]:
-        """Make the worker, which takes lines in a folder of this machine; its hello, and where it takes them."""
-        self._worker = Worker(settings)
-        path = f"{folder}/line-{os.getpid()}" if folder else ""
-        self._exchange = Exchange(path) if folder else None
-        return *self._worker.hello(), path

@@ -6,6 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -14,8 +15,8 @@ from ray.exceptions import GetTimeoutError, RayError
 
 from coordinator.jobs import ClusterSettings
 from coordinator.line import Line
-from coordinator.pool import DIED, LATE, Call, Reference, Slot, error_line
-from coordinator.wire import pack, unpack
+from coordinator.pool import DIED, LATE, Call, Reference
+from coordinator.wire import UNREADABLE, pack, unpack
 from identity.errors import Error, Unavailable, UsageError
 
 TURN_SECONDS = 0.01
@@ -24,11 +25,30 @@ TELL_SECONDS = 10.0
 """So long Ray may take to say why a worker's line has ended."""
 
 
+@dataclass(slots=True)
+class _Slot:
+    """A place for a worker process: ``opening`` until it has said hello, ``call`` and ``answer`` while it works, in
+    both cases at the latest ``until`` on the monotonic clock. ``path`` is where it takes a line, "" where it takes none;
+    ``serving`` is its answer to being told to, which comes when the ``line`` ends."""
+
+    number: int
+    generation: int = 0
+    deaths: int = 0
+    handle: Any = None
+    opening: Reference = None
+    call: Call | None = None
+    answer: Reference = None
+    until: float = math.inf
+    path: str = ""
+    line: Line | None = None
+    serving: Reference = None
+
+
 class _Actor:
     """What Ray runs in a worker process. It loads the code that needs torch there, and only there."""
 
     def __init__(self) -> None:
-        self._host = importlib.import_module("coordinator.worker").Host()
+        self._host = importlib.import_module("coordinator.host").Host()
 
     def call(self, method: str, *arguments: Any) -> Any:
         return self._host.call(method, *map(unpack, arguments))
@@ -42,7 +62,7 @@ class Workers:
         self.workers = workers
         self._settings, self._label, self._folder, self._code = settings, label, folder, ""
         self._actor = ray.remote(_Actor)
-        self._slots = [Slot(number) for number in range(workers)]
+        self._slots = [_Slot(number) for number in range(workers)]
         for slot in self._slots:
             self._open(slot)
 
@@ -84,7 +104,7 @@ class Workers:
         for slot in self._slots:
             self._end(slot)
 
-    def _open(self, slot: Slot) -> None:
+    def _open(self, slot: _Slot) -> None:
         """Start a worker in a slot, in the place of the one before."""
         self._end(slot)
         slot.generation += 1
@@ -93,14 +113,14 @@ class Workers:
         slot.opening = slot.handle.call.options(name=f"{self._label} open").remote("open", self._settings, self._folder)
         slot.until = time.monotonic() + self._settings.start_seconds
 
-    def _end(self, slot: Slot) -> None:
+    def _end(self, slot: _Slot) -> None:
         _hang_up(slot)
         if slot.handle is not None:
             ray.kill(slot.handle)
         slot.handle = slot.opening = slot.call = slot.answer = None
         slot.until = math.inf
 
-    def _opened(self, slot: Slot) -> None:
+    def _opened(self, slot: _Slot) -> None:
         """Take a worker's hello; one that died is started again a few times, its machine may have gone with it.
 
         Raises as ``Cluster.ready``; the slot is empty then.
@@ -116,7 +136,7 @@ class Workers:
                 raise hello
             message = f"Worker {slot.number} did not start in {self._settings.start_seconds:.0f} s: {hello.message}"
             raise Unavailable("worker-start", message, next="fedledger doctor")
-        code, _, slot.path = hello
+        code, slot.path = hello
         if code != (self._code or code):
             self._end(slot)
             raise UsageError(
@@ -130,32 +150,33 @@ class Workers:
         while calls and idle:
             call = calls.popleft()
             slot = idle.pop(call.slot if call.slot in idle else next(iter(idle)))
+            slot.call, slot.until = call, time.monotonic() + limit(call)
             if not (call.light and self._ask(slot, call)):
                 _hang_up(slot)
                 method = slot.handle.call.options(name=call.name, num_returns=call.returns)
                 references = method.remote(call.method, *map(pack, call.arguments))
                 slot.answer, *call.kept = references if call.returns > 1 else [references]
-            slot.call, slot.until = call, time.monotonic() + limit(call)
 
-    def _ask(self, slot: Slot, call: Call) -> bool:
+    def _ask(self, slot: _Slot, call: Call) -> bool:
         """Call a worker over its line; whether that could be done."""
         if not slot.path:
             return False
         try:
             if slot.line is None:
-                slot.line = Line(slot.path)
+                line = Line(slot.path)
                 slot.serving = slot.handle.call.options(name=f"{self._label} line").remote("serve")
+                slot.line = line
             slot.line.ask(call.method, *call.arguments)
         except OSError:  # it is gone: Ray says why
             return False
         slot.answer = slot.line
         return True
 
-    def _finished(self, slot: Slot, call: Call) -> tuple[Call, Any]:
+    def _finished(self, slot: _Slot, call: Call) -> tuple[Call, Any]:
         """A call and its result; a worker that is lost or late is replaced."""
-        result = _value(slot.answer) if slot.line is None else _heard(slot.line, slot.serving)
+        result = _value(slot.answer) if slot.line is None else _heard(slot, slot.line)
         slot.call, slot.answer, slot.until = None, None, math.inf
-        if isinstance(result, Error) and result.code in (DIED, LATE):
+        if isinstance(result, Error) and result.code in (DIED, LATE, UNREADABLE):
             self._open(slot)
         return call, result
 
@@ -175,31 +196,44 @@ def _wait(sources: list[Any], seconds: float | None) -> list[Any]:
     """Those of Ray's references and of lines that have something to say; none after so many seconds."""
     lines = [source for source in sources if isinstance(source, Line)]
     references = [source for source in sources if not isinstance(source, Line)]
+    if not lines:
+        return ray.wait(references, timeout=seconds, fetch_local=False)[0]
+    if not references:
+        return _speaking(lines, seconds)
     until = math.inf if seconds is None else time.monotonic() + seconds
     while True:
-        left = None if until == math.inf else max(0.0, until - time.monotonic())
-        turn = left if not (lines and references) else min(TURN_SECONDS, TURN_SECONDS if left is None else left)
-        ready: list[Any] = list(wait(lines, turn)) if lines else []  # type: ignore[arg-type]  # anything with a fileno
-        if references:
-            ready += ray.wait(references, timeout=0 if lines else turn, fetch_local=False)[0]
+        turn = max(0.0, min(TURN_SECONDS, until - time.monotonic()))
+        ready = _speaking(lines, turn) or ray.wait(references, timeout=0, fetch_local=False)[0]
         if ready or time.monotonic() >= until:
             return ready
 
 
-def _hang_up(slot: Slot) -> None:
+def _speaking(lines: list[Line], seconds: float | None) -> list[Any]:
+    return list(wait(lines, seconds))  # type: ignore[arg-type]  # anything with a fileno
+
+
+def _hang_up(slot: _Slot) -> None:
     """End a slot's line: the worker then carries out what it is asked through Ray."""
     if slot.line is not None:
         slot.line.close()
     slot.line = slot.serving = None
 
 
-def _heard(line: Line, serving: Reference) -> Any:
-    """What comes over a line: an answer, or an ``Error``; LATE where there is nothing yet."""
+def _heard(slot: _Slot, line: Line) -> Any:
+    """What comes over a slot's line: an answer, or an ``Error``; LATE where there is nothing yet. A line that has ended is
+    hung up."""
     if not line.answered:
         return Unavailable(LATE, "The worker did not answer in time.")
     try:
         return line.answer()
     except (EOFError, OSError):
-        ray.wait([serving], timeout=TELL_SECONDS)
-        why = _value(serving)  # what Ray knows of the worker's end
-        return why if isinstance(why, Error) and why.code == DIED else Unavailable(DIED, "The worker hung up.")
+        line.close()  # the worker may still be there, in the middle of an answer
+        ray.wait([slot.serving], timeout=TELL_SECONDS)
+        why = _value(slot.serving)  # what Ray knows of the worker's end, or what ended its serving
+        _hang_up(slot)
+        return why if isinstance(why, Error) and why.code != LATE else Unavailable(DIED, "The worker hung up.")
+
+
+def error_line(error: BaseException, which: int) -> str:
+    """One line of what Ray says: the first of what it adds to a cause, or the last of a cause that it quotes."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[which][:300]

@@ -27,7 +27,7 @@ class Narrator:
         )  # fmt: skip
         self._task = self._progress.add_task("", total=None)
         self._tell: Mapping[str, Callable[[Event], str]] = {
-            "open": self._opened, "site-committed": self._site_committed, "site-failed": self._site_failed,
+            "open": self._opened, "train": self._trains, "site-committed": self._site_committed, "site-failed": self._site_failed,
             "site-refuses": self._site_failed, "site-rejected": self._site_failed, "wait": self._waits,
             "seal": self._sealed, "delivered": self._delivered, "record": self._recorded, "abort": self._aborted,
         }  # fmt: skip
@@ -74,6 +74,13 @@ class Narrator:
         absent = self._reasons(event.facts["absent"])
         return f"opened for {self._roster} sites, commitments until {when(event.facts['commit_by'])}{absent}"
 
+    def _trains(self, event: Event) -> str:
+        """Of a round that an earlier run has opened, those that are still to commit are what there is to wait for."""
+        if not self._roster:
+            self._roster = len(event.facts["members"])
+            self.doing(f"round {event.round} of {self._rounds}: training", self._roster)
+        return ""
+
     def _site_committed(self, event: Event) -> str:
         self._committed += 1
         state = f"round {event.round} of {self._rounds}: {self._committed} of {self._roster} sites committed"
@@ -89,6 +96,7 @@ class Narrator:
         return f"waiting for {sites} until {when(event.facts['until'])}, as agreed"
 
     def _sealed(self, event: Event) -> str:
+        self._roster = 0
         self.doing(f"round {event.round} of {self._rounds}: verifying and summing")
         return f"committed and sealed: {len(event.facts['cohort'])} updates{self._reasons(event.facts['out'])}"
 

@@ -4,7 +4,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from chaincode.crew import Crew, crew
+from chaincode.crew import Crew, own_crew
 from chaincode.entries import Entry, Fields, read_fields
 from identity.envelope import Envelope, verify
 from identity.errors import EvidenceError, Rejected
@@ -13,7 +13,7 @@ _TOGETHER: Final = 4
 """So many signatures are worth a thread: to wake one costs less than verifying these."""
 
 
-def open_all(envelopes: Sequence[bytes], threads: Crew | None = None) -> list[Entry | Rejected]:
+def open_all(envelopes: Sequence[bytes], crew: Crew | None = None) -> list[Entry | Rejected]:
     """Open each envelope, or say with the evidence's code why it is none.
 
     OpenSSL verifies without Python's lock, so threads, by default the process's crew, verify a batch together. They do
@@ -21,7 +21,7 @@ def open_all(envelopes: Sequence[bytes], threads: Crew | None = None) -> list[En
     """
     read = [_read(data) for data in envelopes]
     sealed = [one[1] for one in read if not isinstance(one, Rejected)]
-    judged = iter((threads or crew()).map(_refusal, sealed, _TOGETHER))
+    judged = iter((crew or own_crew()).map(_refusal, sealed, _TOGETHER))
     return [
         one if isinstance(one, Rejected) else next(judged) or Entry(*one[0], data)
         for one, data in zip(read, envelopes, strict=True)

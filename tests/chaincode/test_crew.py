@@ -9,7 +9,7 @@ from multiprocessing import get_context
 import pytest
 
 from chaincode import crew as module
-from chaincode.crew import Crew, crew
+from chaincode.crew import Crew, own_crew
 
 
 @pytest.mark.parametrize("others", [0, 1, 3])
@@ -67,11 +67,11 @@ def _allowed(of: Crew) -> dict[int, set[int]]:
 
 def test_a_forked_process_has_a_crew_of_its_own() -> None:
     expected = list(map(abs, range(-40, 0)))
-    assert crew().map(abs, range(-40, 0), 2) == expected
+    assert own_crew().map(abs, range(-40, 0), 2) == expected
     with get_context("fork").Pool(1) as pool:
         assert pool.apply_async(_in_a_fork).get(60) == expected
 
 
 def _in_a_fork() -> list[int]:
     work: Callable[[int], int] = abs
-    return crew().map(work, range(-40, 0), 2)
+    return own_crew().map(work, range(-40, 0), 2)

@@ -77,6 +77,7 @@ def main(folder: Path, what: str) -> None:
         address = ray.get_runtime_context().gcs_address
         report |= {
             "model": outcome.model,
+            "lines": [slot.path for slot in cluster._pool()._slots],
             "loaded": [m for m in ("torch", "numpy", "sklearn", "coordinator.worker") if m in sys.modules],
             "processes": [[p.pid, p.started] for p in cluster_processes(record["folder"])],
             "mode": os.stat(record["folder"]).st_mode & 0o777,

@@ -65,6 +65,10 @@ def test_a_stranger_is_refused(report: tuple[dict[str, Any], Path]) -> None:
     assert report[0]["mode"] == 0o700
 
 
+def test_its_workers_take_lines_in_its_own_folder(report: tuple[dict[str, Any], Path]) -> None:
+    assert [Path(line).parent for line in report[0]["lines"]] == [Path(report[0]["folder"])] * 2
+
+
 def test_nothing_is_reported_and_no_dashboard_listens(report: tuple[dict[str, Any], Path]) -> None:
     assert (report[0]["usage"], report[0]["dashboard"]) == (False, "")
 

@@ -20,9 +20,9 @@ from chaincode.models import digest_file, read_safetensors
 from chaincode.packs import read_index, write_packs
 from chaincode.recompute import recompute_result
 from coordinator import worker as module
+from coordinator.host import Host
 from coordinator.jobs import TaskInfo
 from coordinator.ports import Delivery, FinishOrder
-from coordinator.worker import Host
 from identity.errors import Error, EvidenceError, UsageError
 from participant.ports import TrainFailure, TrainOrder, TrainResult
 from tests.coordinator import cluster_rounds as rounds
@@ -40,7 +40,7 @@ def first(tmp_path: Path) -> Round:
 def test_describing_stores_the_initial_model(first: Round) -> None:
     info: TaskInfo = first.info
     assert (info.name, info.version) == ("tiny", "1")
-    assert info.code == first.worker.hello()[0]
+    assert info.code == first.worker.hello()
     assert digest_file(first.folder / "models" / f"{info.initial}.safetensors") == info.initial
     schema.digest(info.evaluation, "evaluation")
     for name, value in info.metrics.items():

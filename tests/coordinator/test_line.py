@@ -3,8 +3,9 @@
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,21 @@ import pytest
 from coordinator import line as module
 from coordinator.line import Exchange, Line
 from identity.errors import Error, EvidenceError
-from participant.ports import TrainFailure
+from participant.ports import TrainFailure, TrainOrder
+from tests.coordinator.scripted_pool import order
 
 
-def carry_out(method: str, *arguments: Any) -> Any:
-    """Answers with a failure that says what was asked for."""
+def carry_out(method: str, base: None = None, orders: Sequence[TrainOrder] = ()) -> Any:
+    """Answers to each order with a failure that says what was asked for."""
     if method == "refuse":
         raise EvidenceError("sum-mixed", "Two rounds.")
-    return [TrainFailure(method, "did:key:x", "training-failed", repr(arguments))]
+    if method == "talk":
+        return "nonsense"
+    return [TrainFailure(o.site, o.header.member, "training-failed", o.outbox) for o in orders]
+
+
+def ask(line: Line, site: str = "site-01", outbox: str = "/nowhere") -> None:
+    line.ask("train", None, [replace(order(site), outbox=outbox)])
 
 
 def said(answer: Any) -> tuple[str, str]:
@@ -50,16 +58,16 @@ def test_calls_are_answered_in_order_until_the_caller_hangs_up(path: str) -> Non
     with serving(path):
         line = Line(path)
         for number in range(3):
-            line.ask(f"method {number}", None)
-            assert said(line.answer()) == (f"method {number}", "(None,)")
+            ask(line, f"site-{number}")
+            assert said(line.answer()) == (f"site-{number}", "/nowhere")
         line.close()
 
 
 def test_the_next_caller_is_served_after_the_last_one(path: str) -> None:
     with serving(path, callers=2):
         first, second = Line(path), Line(path)  # the second waits
-        second.ask("second", None)
-        first.ask("first", None)
+        ask(second, "second")
+        ask(first, "first")
         assert said(first.answer())[0] == "first"
         assert not second.answered
         first.close()
@@ -73,8 +81,8 @@ def test_an_error_is_an_answer_and_the_line_goes_on(path: str) -> None:
         line.ask("refuse")
         refused = line.answer()
         assert (type(refused), refused.code) == (EvidenceError, "sum-mixed")
-        line.ask("train", None)
-        assert said(line.answer())[0] == "train"
+        ask(line)
+        assert said(line.answer())[0] == "site-01"
         line.close()
 
 
@@ -83,7 +91,7 @@ def test_a_line_can_be_waited_for(path: str) -> None:
         line = Line(path)
         assert not line.answered
         assert wait([line], 0) == []  # type: ignore[list-item]  # anything with a fileno
-        line.ask("train", None)
+        ask(line)
         assert wait([line], 60) == [line]  # type: ignore[list-item]  # anything with a fileno
         assert line.answered
         line.close()
@@ -93,37 +101,40 @@ def test_a_large_call_and_its_answer_arrive(path: str) -> None:
     text = "x" * 3_000_000  # more than a socket holds
     with serving(path):
         line = Line(path)
-        line.ask(text, None)
-        assert said(line.answer())[0] == text
+        ask(line, outbox=text)
+        assert said(line.answer())[1] == text
         line.close()
 
 
 def test_a_caller_that_has_gone_does_not_end_the_worker(path: str) -> None:
     with serving(path, callers=2):
         rude = Line(path)
-        rude.ask("train", None)
+        ask(rude)
         rude.close()  # before the answer
         line = Line(path)
-        line.ask("train", None)
-        assert said(line.answer())[0] == "train"
+        ask(line)
+        assert said(line.answer())[0] == "site-01"
         line.close()
 
 
 @contextmanager
-def listener(path: str, answers: bytes) -> Iterator[None]:
-    """A worker that has gone wrong: it takes a call, says something and hangs up."""
+def listener(path: str, answers: bytes, *, hangs_up: bool = True) -> Iterator[None]:
+    """A worker that has gone wrong: it takes a call, says something, and then hangs up or nothing at all."""
     with socket.socket(socket.AF_UNIX) as made:
         made.bind(path)
         made.listen(1)
+        over = threading.Event()
 
         def serve() -> None:
             with made.accept()[0] as connection:
                 connection.recv(1 << 16)
                 connection.sendall(answers)
+                over.wait(0 if hangs_up else 60)
 
         thread = threading.Thread(target=serve)
         thread.start()
         yield
+        over.set()
         thread.join(60)
 
 
@@ -135,23 +146,68 @@ def listener(path: str, answers: bytes) -> Iterator[None]:
 def test_a_worker_that_breaks_off_is_gone(path: str, answers: bytes) -> None:
     with listener(path, answers):
         line = Line(path)
-        line.ask("train", None)
+        ask(line)
         assert wait([line], 60)  # type: ignore[list-item]  # anything with a fileno
         with pytest.raises((EOFError, OSError)):
             line.answer()
 
 
+@pytest.mark.parametrize("answers", [b"\0\0", (5).to_bytes(4, "big") + b"abc"], ids=["half a length", "half an answer"])
+def test_a_worker_that_stops_in_the_middle_is_not_waited_for_without_end(
+    path: str, answers: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "STALL_SECONDS", 1)
+    with listener(path, answers, hangs_up=False):
+        line = Line(path)
+        ask(line)
+        assert wait([line], 60)  # type: ignore[list-item]  # anything with a fileno
+        with pytest.raises(OSError, match="temporarily unavailable"):
+            line.answer()
+        line.close()
+
+
+def test_a_call_that_is_too_long_is_not_begun(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(path):
+        line = Line(path)
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "LONGEST", 100)
+            with pytest.raises(OSError, match="too long"):
+                ask(line)
+        ask(line)
+        assert said(line.answer())[0] == "site-01"
+        line.close()
+
+
+def test_what_ends_a_workers_serving_is_raised_there(path: str) -> None:
+    exchange, raised = Exchange(path), list[str]()
+
+    def serve() -> None:
+        try:
+            exchange.serve(carry_out)
+        except TypeError as error:
+            raised.append(str(error))
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    line = Line(path)
+    line.ask("talk")
+    with pytest.raises(EOFError):
+        line.answer()
+    thread.join(60)
+    assert raised == ["a str is no answer to a light call"]
+
+
 def test_an_answer_that_is_none_is_an_error(path: str) -> None:
     with listener(path, (3).to_bytes(4, "big") + b"\x80\x04N"):  # a pickle, for one
         line = Line(path)
-        line.ask("train", None)
+        ask(line)
         answer = line.answer()
         assert isinstance(answer, Error)
         assert answer.code == "worker-answer"
 
 
 def test_a_worker_that_does_not_read_is_not_waited_for_without_end(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SEND_SECONDS", 1)
+    monkeypatch.setattr(module, "STALL_SECONDS", 1)
     with socket.socket(socket.AF_UNIX) as made:
         made.bind(path)
         made.listen(1)

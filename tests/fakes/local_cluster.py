@@ -19,7 +19,7 @@ _HOST: list[Any] = []
 
 def _call(settings: ClusterSettings, method: str, arguments: tuple[Any, ...]) -> Any:
     if not _HOST:
-        host = importlib.import_module("coordinator.worker").Host()  # torch, in that process only
+        host = importlib.import_module("coordinator.host").Host()  # torch, in that process only
         host.call("open", settings)
         _HOST.append(host)
     return _HOST[0].call(method, *arguments)

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a terminal shows of a round under way, also of one that an earlier run has opened."""
+
+from typing import Any
+
+import pytest
+
+from coordinator.steps import Event
+from ops.narrator import Narrator
+
+OPENED: dict[str, Any] = {"roster": ["a", "b", "c"], "absent": [], "commit_by": 1_800_000_000}
+
+
+def shown(events: list[tuple[str, int, dict[str, Any]]]) -> str:
+    """What is said to be going on after these."""
+    narrator = Narrator(5)
+    for kind, round_, facts in events:
+        narrator(Event(kind, round_, 1, facts))
+    return str(narrator._progress.tasks[0].description)
+
+
+@pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        ([("open", 1, OPENED), ("train", 1, {"members": ["a", "b", "c"]})], "round 1 of 5: training"),
+        ([("open", 1, OPENED), ("site-committed", 1, {})], "round 1 of 5: 1 of 3 sites committed"),
+        ([("train", 2, {"members": ["a", "b"]})], "round 2 of 5: training"),
+        ([("train", 2, {"members": ["a", "b"]}), ("site-committed", 2, {})], "round 2 of 5: 1 of 2 sites committed"),
+    ],
+    ids=["opened", "opened and one committed", "resumed", "resumed and one committed"],
+)
+def test_what_is_going_on(events: list[tuple[str, int, dict[str, Any]]], expected: str) -> None:
+    assert shown(events) == expected
