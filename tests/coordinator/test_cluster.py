@@ -139,6 +139,7 @@ def test_a_task_that_hangs_is_bounded_and_alone(lines: bool, make: Make) -> None
 def test_small_calls_take_a_line_and_large_ones_do_not(make: Make) -> None:
     """By turns on the same workers, with one outcome; what a line refuses has its own code."""
     cluster, settings = make(workers=2, lines=True)
+    cluster.ready()  # else the first of them may still be starting while the other does all the work
     outcomes = []
     for light in (False, True, False, True):
         terms, asked, answers = first_round(cluster, settings, light=light)
