@@ -43,6 +43,7 @@ ITEM_SIZE: Final = {"int32": 4, "int64": 8}
 _FEW: Final = 8
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _MEMBER: Final = re.compile(r"did:[!-~]{1,196}")
+AFTER_SALT: Final = b'"}\n'
 _quoted: Final = json.encoder.encode_basestring_ascii
 
 
@@ -92,9 +93,18 @@ def is_digest(value: object) -> bool:
 def format_header(header: Header) -> bytes:
     """The header line: canonical JSON (RFC 8785) and a newline. Of values that have been checked, only a DID can need an escape."""
     h = header
+    place = header_to_salt(h.federation, h.agreement, h.round, h.attempt, h.base, h.member, h.encoding, h.length)
+    return place + h.salt.encode("ascii") + AFTER_SALT
+
+
+def header_to_salt(
+    federation: str, agreement: str, round_: int, attempt: int, base: str, member: str, encoding: str, length: int
+) -> bytes:
+    """The header line of an update for this place up to its last field, the salt, which is its author's choice; `AFTER_SALT`
+    ends it. Of values as `Header` checks them."""
     return (
-        f'{{"agreement":"{h.agreement}","attempt":{h.attempt},"base":"{h.base}","encoding":"{h.encoding}",'
-        f'"federation":"{h.federation}","length":{h.length},"member":{_quoted(h.member)},"round":{h.round},"salt":"{h.salt}"}}\n'
+        f'{{"agreement":"{agreement}","attempt":{attempt},"base":"{base}","encoding":"{encoding}","federation":"{federation}",'
+        f'"length":{length},"member":{_quoted(member)},"round":{round_},"salt":"'
     ).encode("ascii")
 
 

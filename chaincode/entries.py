@@ -25,6 +25,7 @@ LIMIT = 64 * 1024
 LARGE_LIMIT = 1024 * 1024
 DEPTH = 12
 _REMEMBERED = 1 << 10  # spellings of a field
+_UNREAD = 512  # payloads that were just written, for whoever reads them next: more than the sites that answer at once
 _FEW = 64  # entries of a kind whose reading takes as long as compiling the kind's pattern, and so does without it
 _BEFORE_NAME = f'"predicateType":"{PREFIX}'
 
@@ -59,6 +60,8 @@ class Entry(NamedTuple):
 
 Fields = tuple[str, str, str, str, int, dict[str, str], dict[str, Any]]
 """id, kind, member, did, at, subjects, body: an entry but for its envelope."""
+_Parts = tuple[Kind, dict[str, str], dict[str, Any]]
+"""The kind, the subjects and the predicate of a payload. Whoever is given them may change them."""
 
 
 def make_entry(
@@ -116,14 +119,15 @@ def read_fields(data: bytes) -> tuple[Fields, envelope.Envelope]:
         raise EvidenceError(
             "entry-payload-type", f"The envelope's payload type is {sealed.payload_type!r}, not {PAYLOAD_TYPE!r}."
         )
-    kind, subjects, predicate = _read_flat(sealed.payload, least=_FEW) or _read(sealed.payload)
+    read = _written.pop(sealed.payload, None) or _read_flat(sealed.payload, least=_FEW) or _read(sealed.payload)
+    kind, subjects, predicate = read
     member, did, at = predicate.pop("member"), predicate.pop("did"), predicate.pop("at")
     if did != sealed.did:
         raise EvidenceError("entry-author", f"The entry says that {did} signs, the envelope that {sealed.did} does.")
     return (hashlib.sha256(sealed.payload).hexdigest(), kind.name, member, did, at, subjects, predicate), sealed
 
 
-def _read(payload: bytes) -> tuple[Kind, dict[str, str], dict[str, Any]]:
+def _read(payload: bytes) -> _Parts:
     """The kind, the subjects and the predicate of a payload."""
     statement = canonical.loads(payload, limit=LARGE_LIMIT, depth=DEPTH)
     kind, subjects = _check_statement(statement, len(payload))
@@ -131,7 +135,7 @@ def _read(payload: bytes) -> tuple[Kind, dict[str, str], dict[str, Any]]:
     return kind, subjects, statement["predicate"]
 
 
-def _read_flat(payload: bytes, *, least: int = 0) -> tuple[Kind, dict[str, str], dict[str, Any]] | None:
+def _read_flat(payload: bytes, *, least: int = 0) -> _Parts | None:
     """As ``_read``, at a third of its cost, for a payload whose predicate has plain values only, and lists and objects of
     texts: a commitment and most others.
 
@@ -163,16 +167,26 @@ def _read_flat(payload: bytes, *, least: int = 0) -> tuple[Kind, dict[str, str],
 
 
 def _write_flat(kind: str, predicate: dict[str, Any], subjects: Mapping[str, str]) -> bytes | None:
-    """The payload of a statement that ``_read_flat`` reads, and thereby checks; None for any other, sound or not."""
+    """The payload of a statement that ``_read_flat`` reads, and thereby checks; None for any other, sound or not.
+
+    What it has read is kept for ``read_fields``: most entries are read by the process that has just written them.
+    """
     if kind not in KINDS:
         return None
     written = canonical.dumps(predicate).decode("utf-8")
     listed = ",".join(f'{{"digest":{{"sha256":"{subjects[name]}"}},"name":"{name}"}}' for name in sorted(subjects))
     text = f'{{"_type":"{STATEMENT_TYPE}","predicate":{written},{_BEFORE_NAME}{kind}{SUFFIX}","subject":[{listed}]}}'
     payload = text.encode("ascii") if text.isascii() else b""
-    return None if _read_flat(payload) is None else payload
+    read = _read_flat(payload)
+    if read is None:
+        return None
+    if len(_written) >= _UNREAD:
+        _written.clear()
+    _written[payload] = read
+    return payload
 
 
+_written: dict[bytes, _Parts] = {}
 _Read = Callable[[str], Any]
 _met = dict.fromkeys(KINDS, 0)  # how many entries of a kind this process has read without a pattern
 

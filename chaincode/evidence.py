@@ -11,23 +11,26 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from chaincode.blobs import (
+    AFTER_SALT,
     CHUNK,
     HEADER_LIMIT,
     ITEM_SIZE,
     Header,
     chunk_hashes,
     chunk_root,
+    header_to_salt,
     is_digest,
     parse_header,
     root_of,
 )
-from identity import canonical
 from identity.errors import EvidenceError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from typing_extensions import Buffer
+
+    from chaincode.crew import Crew
 
 
 @dataclass(frozen=True)  # no slots: it goes to another process, which takes four times as long with them
@@ -59,8 +62,9 @@ UNIT: Final = CHUNK // 8
 """Elements whose sums fill one chunk: shards begin at multiples of it, so that each hashes whole chunks of the sum."""
 
 _SEALED: Final = object()
-_AFTER_SALT: Final = b'"}\n'
 _SALT_DIGITS: Final = 64
+_WORTH_THREADS: Final = 1 << 20
+"""So many bytes take longer to hash than threads to wake."""
 _PLACE: Final = tuple(f.name for f in fields(Header) if f.name not in ("length", "salt"))
 
 
@@ -119,11 +123,33 @@ def verify_update(commitment: Commitment, data: Buffer, *, threads: int = 1) -> 
     federation, agreement, round, attempt, base, member, encoding or length: a copied update names its first
     author), update-length (not exactly `elements` integers after it).
     """
-    view = memoryview(data).toreadonly().cast("B")
+    return _verify(commitment, memoryview(data), lambda view: chunk_root(view, threads=threads))
+
+
+def verify_all(
+    updates: Sequence[tuple[Commitment, memoryview]], crew: Crew | None = None
+) -> list[VerifiedUpdate | EvidenceError]:
+    """`verify_update` of each, or what it raises in its place; the threads of `crew` hash many small ones together."""
+    digests: list[str] = []
+    if crew is not None and sum(len(data) for _, data in updates) >= _WORTH_THREADS:
+        digests = crew.map(lambda u: chunk_root(u[1]) if len(u[1]) == u[0].size else "", updates, 1)
+
+    def verified(number: int) -> VerifiedUpdate | EvidenceError:
+        try:
+            return _verify(*updates[number], lambda view: digests[number] if digests else chunk_root(view))
+        except EvidenceError as error:
+            return error
+
+    return [verified(number) for number in range(len(updates))]
+
+
+def _verify(commitment: Commitment, data: memoryview, digest_of: Callable[[memoryview], str]) -> VerifiedUpdate:
+    """As `verify_update`; ``digest_of`` is its `chunk_root`, and asked once the size is the committed one."""
+    view = data.toreadonly().cast("B")
     # (1) the size: the cheapest difference first
     _check_size(commitment, view)
     # (2) the digest, before a byte is given a meaning
-    digest = chunk_root(view, threads=threads)
+    digest = digest_of(view)
     if digest != commitment.digest:
         _refuse("update-digest", commitment, f"has the digest {digest}; {commitment.digest} was committed.")
     # (3, 4) these are the author's bytes, now ask whether they were made for this place
@@ -152,10 +178,11 @@ def _expected_header(commitment: Commitment, view: memoryview) -> int:
     There is one form for a header, and its last field, the salt, is the only one that the ledger does not tell: it
     is compared, which takes a fifth of the time of parsing it.
     """
-    before = canonical.dumps(_place_of(commitment) | {"salt": ""}).removesuffix(_AFTER_SALT.rstrip())
-    line = bytes(view[: len(before) + _SALT_DIGITS + len(_AFTER_SALT)])
-    salt = line[len(before) : -len(_AFTER_SALT)].decode("ascii", "replace")
-    return len(line) if line.startswith(before) and line.endswith(_AFTER_SALT) and is_digest(salt) else 0
+    c = commitment
+    before = header_to_salt(c.federation, c.agreement, c.round, c.attempt, c.base, c.member, c.encoding, c.elements)
+    line = bytes(view[: len(before) + _SALT_DIGITS + len(AFTER_SALT)])
+    salt = line[len(before) : -len(AFTER_SALT)].decode("ascii", "replace")
+    return len(line) if line.startswith(before) and line.endswith(AFTER_SALT) and is_digest(salt) else 0
 
 
 def _parsed_header(commitment: Commitment, view: memoryview) -> int:

@@ -23,7 +23,10 @@ AT_A_TIME = 256
 AT_FIRST = 64
 """So many are in the first call of a round that has several for each worker: whoever commits has something to do sooner."""
 WORTH_A_CALL = 0.005
-"""Seconds of training for each call from which a second one pays: committing to its updates apart costs a wait for the disk."""
+"""Seconds of training for each call from which a second one pays: its worker must be told, and heard."""
+SOON, FEW = 0.003, 64
+"""So few answers wait for the others so many seconds: to commit to those apart costs about as long, a wait for the disk and
+threads that are woken twice."""
 
 
 class Dispatch:
@@ -65,6 +68,7 @@ class Dispatch:
             return left / 2 if calls or len(call.arguments[1]) > 1 else left
 
         began, first = time.monotonic(), True
+        answers: list[Answer] = []
         for call, result in pool.run(calls, limit):
             batch = call.arguments[1]
             if not isinstance(result, Error):
@@ -78,13 +82,16 @@ class Dispatch:
                     {answer.site: answer.examples for answer in result if isinstance(answer, TrainResult)}
                 )
                 pool.begin(calls, limit)
-                yield result
+                answers += result
             elif result.code in (DIED, LATE) and len(batch) > 1:
                 calls.extend(_training([order], None, -1, 2) for order in batch)
             elif result.code == DIED and call.tries < self._tries:
                 calls.append(_training(batch, None, -1, call.tries + 1))
             else:
-                yield [_failure(order, result) for order in batch]
+                answers += [_failure(order, result) for order in batch]
+            if answers and (calls or len(answers) > FEW or not pool.soon(SOON)):
+                yield answers
+                answers = []
 
     def _deal(self, orders: Sequence[TrainOrder], workers: int) -> deque[Call]:
         """The calls of a round's training: as many as pay, of equal weight as far as known."""

@@ -58,6 +58,10 @@ class Pool(Protocol):
         """
         ...
 
+    def soon(self, seconds: float) -> bool:
+        """Whether a run has the next answer at once when it is asked on; so many seconds are waited for one."""
+        ...
+
 
 def balanced(items: Sequence[T], weights: Sequence[int], parts: int) -> list[list[T]]:
     """At most ``parts`` lists of nearly equal weight: the heaviest first, each to the lightest list so far."""

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from chaincode.aggregation import add, weighted_sum
 from chaincode.agreement import TensorSpec
 from chaincode.blobs import ITEM_SIZE, BlobStore
-from chaincode.evidence import Commitment, ShardEvidence, VerifiedUpdate, verify_update
+from chaincode.crew import Crew
+from chaincode.evidence import Commitment, ShardEvidence, VerifiedUpdate, verify_all
 from chaincode.files import mapped
 from chaincode.packs import SMALL
 from chaincode.place import Place
@@ -53,9 +54,10 @@ class Summing:
             return found
 
     @contextmanager
-    def summed(self, deliveries: Sequence[Delivery]) -> Iterator[Summed]:
+    def summed(self, deliveries: Sequence[Delivery], crew: Crew | None = None) -> Iterator[Summed]:
         """A verdict per member ("" or an EvidenceError's code), and the weighted sum of those that pass, if any do.
 
+        With a crew its threads help: the other workers have nothing to do meanwhile.
         Verified blobs that lie in packs are put into the blob store: within the block that goes on, at its end they are on
         the disk. Raises Unavailable(worker-resources); at the end also OSError.
         """
@@ -64,7 +66,7 @@ class Summing:
         with ExitStack() as files:
             for part in _few_files(deliveries):
                 files.close()  # those of the part before
-                summed = self._sum_some(part, verdicts, files)
+                summed = self._sum_some(part, verdicts, files, crew)
                 if summed is not None:
                     total = summed if total is None else add([total, summed])
             yield verdicts, total
@@ -117,31 +119,33 @@ class Summing:
         for commitment in (delivery.commitment for delivery in deliveries):
             forget(self._blobs.path(commitment.digest), *_bytes(commitment, cut))
 
-    def _sum_some(self, deliveries: Sequence[Delivery], verdicts: dict[str, str], files: ExitStack) -> Sums | None:
+    def _sum_some(
+        self, deliveries: Sequence[Delivery], verdicts: dict[str, str], files: ExitStack, crew: Crew | None
+    ) -> Sums | None:
         """The sum of as many deliveries as may be open at a time; adds their verdicts. What is open, and what is still being
         written, ends with ``files``."""
-        updates: list[VerifiedUpdate] = []
-        packed: list[tuple[str, Place, memoryview]] = []
+        there: list[tuple[Delivery, Place, memoryview]] = []
         opened: dict[str, memoryview] = {}
         for delivery, place in zip(deliveries, self._delivered(deliveries), strict=True):
-            member = delivery.commitment.member
             try:
                 if place.path not in opened:
                     opened[place.path] = files.enter_context(mapped(place.path))
                     if place.size < 0:
                         self._beside.submit(start_writing_back, place.path)
-                data = place.cut(opened[place.path])
-                verdicts[member] = ""
-                updates.append(verify_update(delivery.commitment, data))
-            except EvidenceError as error:
+                there.append((delivery, place, place.cut(opened[place.path])))
+            except (EvidenceError, OSError) as error:
                 # A link or a folder is no bytes: nothing was delivered that could be judged, or kept.
-                verdicts[member] = "update-missing" if error.code == "file-not-regular" else error.code
-            except OSError as error:
                 _check_own(error)
-                verdicts[member] = "update-missing"
-            if place.size >= 0 and place is delivery.place and verdicts[member] not in UNKNOWN_BYTES:
+                verdicts[delivery.commitment.member] = "update-missing"
+        found = verify_all([(delivery.commitment, data) for delivery, _, data in there], crew)
+        packed: list[tuple[str, Place, memoryview]] = []
+        for (delivery, place, data), update in zip(there, found, strict=True):
+            verdict = update.code if isinstance(update, EvidenceError) else ""
+            verdicts[delivery.commitment.member] = verdict
+            if place.size >= 0 and place is delivery.place and verdict not in UNKNOWN_BYTES:
                 packed.append((delivery.commitment.digest, place, data))
         files.callback(self._beside.submit(self._keep, packed).result)
+        updates = [update for update in found if not isinstance(update, EvidenceError)]
         return self._sum_in_range(updates, verdicts) if updates else None
 
     def _keep(self, packed: Sequence[tuple[str, Place, memoryview]]) -> None:

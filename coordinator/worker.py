@@ -19,6 +19,7 @@ from chaincode.aggregation import add, own_state, step_model
 from chaincode.agreement import TensorSpec, tensor_specs
 from chaincode.blobs import BlobStore
 from chaincode.chunks import chunk_root, root_of
+from chaincode.crew import own_crew
 from chaincode.evidence import ShardEvidence
 from chaincode.files import mapped, sync
 from chaincode.model_vector import to_model, to_vector
@@ -125,7 +126,7 @@ class Worker:
 
         The model stays here for the next round.
         """
-        with self._summing.summed(deliveries) as (verdicts, total):
+        with self._summing.summed(deliveries, own_crew()) as (verdicts, total):
             if total is None or any(verdicts.values()):
                 return verdicts, None
             outcome, arrays = self.finish(order, None, total)

@@ -157,6 +157,11 @@ class Workers:
                 references = method.remote(call.method, *map(pack, call.arguments))
                 slot.answer, *call.kept = references if call.returns > 1 else [references]
 
+    def soon(self, seconds: float) -> bool:
+        """See ``Pool.soon``."""
+        answers = [slot.answer for slot in self._slots if slot.call is not None]
+        return bool(answers) and bool(_wait(answers, seconds))
+
     def _ask(self, slot: _Slot, call: Call) -> bool:
         """Call a worker over its line; whether that could be done."""
         if not slot.path:

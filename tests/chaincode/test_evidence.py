@@ -15,8 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chaincode import evidence
 from chaincode.blobs import CHUNK, chunk_root, format_header
-from chaincode.evidence import Commitment, VerifiedUpdate, verify_update
+from chaincode.crew import Crew
+from chaincode.evidence import Commitment, VerifiedUpdate, verify_all, verify_update
 from identity.errors import EvidenceError
 from tests.chaincode.test_update_oracle import commit, header, site_blob, spec
 
@@ -105,6 +107,24 @@ def test_committed_rubbish_is_refused(blob: bytes) -> None:
 @given(st.binary(max_size=1100))
 def test_only_evidence_errors_escape(blob: bytes) -> None:
     assert refusal(commit(HEAD, blob), blob).code in {"blob-header", "update-header", "update-length"}
+
+
+@pytest.mark.parametrize("crew", [None, Crew(0), Crew(2)])
+def test_many_are_verified_as_each_is_alone(crew: Crew | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evidence, "_WORTH_THREADS", 0)
+    damaged = bytes([*BLOB[:-1], BLOB[-1] ^ 1])
+    elsewhere = site_blob(replace(HEAD, round=HEAD.round + 1), [0.25, -1, 2, 0], SPECS)
+    pairs = [(COMMITMENT, BLOB), (COMMITMENT, damaged), (COMMITMENT, BLOB[:-1]), (COMMITMENT, b""),
+             (commit(HEAD, elsewhere, 7), elsewhere), (commit(HEAD, b"rubbish", 7), b"rubbish")]  # fmt: skip
+    many = verify_all([(commitment, memoryview(data)) for commitment, data in pairs * 3], crew)
+    for (commitment, data), found in zip(pairs * 3, many, strict=True):
+        if isinstance(found, EvidenceError):
+            alone = refusal(commitment, data)
+            assert (found.code, found.message) == (alone.code, alone.message)
+        else:
+            assert (found.commitment, found.body) == (commitment, verify_update(commitment, data).body)
+    assert [isinstance(found, VerifiedUpdate) for found in many] == [True, *[False] * 5] * 3
+    assert verify_all([], crew) == []
 
 
 def test_the_message_names_member_and_round() -> None:

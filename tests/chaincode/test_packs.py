@@ -20,8 +20,10 @@ from identity.errors import EvidenceError
 BLOBS = [(chunk_root(blob), blob) for blob in (b"one", b"", b"three" * 100, b"four\n")]
 
 
-def test_every_blob_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("at_once", [1, 100, 1 << 21])
+def test_every_blob_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
     monkeypatch.setattr(packs, "MOST", 3)
+    monkeypatch.setattr(packs, "_AT_ONCE", at_once)
     paths = write_packs(tmp_path / "packs", BLOBS, fsync=True)
     assert [path.stat().st_mode & 0o777 for path in paths] == [0o600, 0o600]
     found = Packs(tmp_path / "packs").find([digest for digest, _ in BLOBS] + ["0" * 64])

@@ -35,15 +35,19 @@ def delivery(site: str, weight: int = 10, size: int = 100) -> Delivery:
 class Scripted:
     """A pool whose answers come from ``answer``: the first result, an ``Error``, or (first, *kept)."""
 
-    def __init__(self, answer: Callable[[Call], Any], workers: int = 2) -> None:
-        self.workers, self._answer = workers, answer
+    def __init__(self, answer: Callable[[Call], Any], workers: int = 2, at_once: int = 1) -> None:
+        """``at_once``: so many calls are answered together."""
+        self.workers, self._answer, self._at_once = workers, answer, at_once
+        self._answered: deque[Call] = deque()
         self.calls: list[Call] = []
         self.limits: list[float] = []
         self.begun: list[list[str]] = []
 
     def run(self, calls: deque[Call], limit: Callable[[Call], float]) -> Iterator[tuple[Call, Any]]:
-        while calls:
-            call = calls.popleft()
+        while calls or self._answered:
+            while calls and len(self._answered) < self._at_once:
+                self._answered.append(calls.popleft())
+            call = self._answered.popleft()
             self.calls.append(call)
             self.limits.append(limit(call))
             answer = self._answer(call)
@@ -54,6 +58,9 @@ class Scripted:
     def begin(self, calls: deque[Call], limit: Callable[[Call], float]) -> None:
         """Notes the sites of the calls that could begin."""
         self.begun.append([site for call in calls for site in names(call)])
+
+    def soon(self, seconds: float) -> bool:
+        return bool(self._answered)
 
 
 def dispatch(pool: Scripted, tries: int = 3) -> Dispatch:

@@ -46,6 +46,9 @@ class Recording:
     def begin(self, calls: deque[Call], limit: Callable[[Call], float]) -> None:
         self._pool.begin(calls, limit)
 
+    def soon(self, seconds: float) -> bool:
+        return self._pool.soon(seconds)
+
 
 class World:
     """Eight delivered updates, and their aggregation in several ways."""

@@ -77,6 +77,33 @@ def test_the_rest_begins_before_what_was_answered_is_dealt_with() -> None:
     assert sorted(pool.begun[0]) == list(SITES[1:])
 
 
+def answered(pool: Scripted) -> list[list[str]]:
+    """The sites of each batch of answers."""
+    return [[a.site for a in batch] for batch in dispatch(pool).train([order(s) for s in SITES])]
+
+
+def test_few_answers_wait_for_the_last_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = Scripted(lambda call: [result(s) for s in names(call)], at_once=2)
+    assert sorted(*answered(pool)) == list(SITES)
+    assert len(pool.calls) == 2
+    monkeypatch.setattr("coordinator.dispatch.FEW", 3)
+    assert len(answered(pool)) == 2, "many do not wait"
+    monkeypatch.setattr("coordinator.dispatch.AT_A_TIME", 1)
+    monkeypatch.setattr("coordinator.dispatch.AT_FIRST", 1)
+    assert len(answered(pool)[0]) == 1, "nor where there is more to be trained"
+
+
+def test_answers_that_waited_are_not_lost_where_the_others_worker_is() -> None:
+    lost = {"site-02"}
+
+    def answer(call: Call) -> Any:
+        died = Unavailable(DIED, "It died.")
+        return died if lost & set(names(call)) else [result(s) for s in names(call)]
+
+    batches = answered(Scripted(answer, at_once=2))
+    assert sorted(site for batch in batches for site in batch) == list(SITES)
+
+
 def test_the_order_that_kills_its_worker_fails_alone() -> None:
     def answer(call: Call) -> Any:
         if "site-03" in names(call):

@@ -2,6 +2,7 @@
 """The short way of reading and writing a statement, held to the general one: the same entry, or the same refusal."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chaincode import entries
-from chaincode.entries import PAYLOAD_TYPE, make_entry, open_entry
+from chaincode.entries import PAYLOAD_TYPE, make_entry, open_entry, write_entry
 from identity import envelope
 from identity.errors import EvidenceError
 from tests.chaincode.contract.samples import SIGNERS, every_kind, places
@@ -53,11 +54,19 @@ _SCRAPS = [
 ]
 
 
+class Forgotten(dict[Any, Any]):
+    """Keeps nothing: whoever reads reads the bytes."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        pass
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _from_the_first_entry_on() -> Iterator[None]:
-    """The short way is otherwise taken when a process has met many entries of a kind."""
+    """The short way is otherwise taken when a process has met many entries of a kind, and not for what it has just written."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(entries, "_FEW", 0)
+        patch.setattr(entries, "_written", Forgotten())
         yield
 
 
@@ -106,6 +115,37 @@ def test_both_ways_read_and_write_every_kind_alike(kind: str) -> None:
     assert generally(open_entry, entry.envelope) == entry
     fields = {"member": entry.member, "at": entry.at, "subjects": entry.subjects, "body": entry.body, "signer": SIGNERS[entry.did]}  # fmt: skip
     assert generally(make_entry, kind, **fields) == entry.envelope
+
+
+@pytest.mark.parametrize("kind", FLAT)
+def test_what_was_just_written_is_read_once_from_memory_and_the_same(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = SAMPLES[kind]
+    fields = {"member": entry.member, "at": entry.at, "subjects": entry.subjects, "body": entry.body, "signer": SIGNERS[entry.did]}  # fmt: skip
+    written: dict[bytes, Any] = {}
+    monkeypatch.setattr(entries, "_written", written)
+    data = make_entry(kind, **fields)
+    assert [*written] == [envelope.parse(data).payload]
+    first = open_entry(data)
+    assert not written
+    assert first == open_entry(data) == entry
+    monkeypatch.setattr(entries, "_UNREAD", 2)
+    for at in range(1, 6):
+        make_entry(kind, **{**fields, "at": at})
+        assert len(written) <= 2, "what nobody reads is forgotten"
+
+
+def test_what_was_just_written_is_not_thereby_signed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(entries, "_written", {})
+    entry = SAMPLES["sign"]
+    one = write_entry("sign", member=entry.member, at=1, subjects=entry.subjects, body={}, signer=SIGNERS[entry.did])
+    other = replace(one, payload=one.payload.replace(b'"at":1', b'"at":2'))
+    forged = one.with_signature(other.sign())
+    assert outcome(open_entry, forged)[0] == "signature-invalid"  # type: ignore[index]
+    monkeypatch.setattr(entries, "_written", {one.payload: entries._read_flat(one.payload)})
+    stranger = next(signer for did, signer in SIGNERS.items() if did != entry.did)
+    assert outcome(open_entry, replace(one, signer=stranger).signed())[0] == "entry-author"  # type: ignore[index]
 
 
 @settings(max_examples=400, deadline=None)
