@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import numpy as np
 
 from chaincode.accumulator import Accumulator
-from chaincode.blobs import chunk_root
+from chaincode.chunks import chunk_root
 from chaincode.evidence import VerifiedUpdate
 from chaincode.optimisers import OPTIMISERS, initial_state
 from chaincode.vector import (

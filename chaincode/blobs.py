@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Blobs: the bytes that a digest on the ledger stands for, and the folder that keeps them.
 
-An update's blob is one header line (canonical JSON and a newline, at most 1024 bytes) and the raw
-little-endian integers after it. A blob's digest is the RFC 6962 root over its chunks of 1 MiB, the last one
+An update's blob is one line, `chaincode.header`, and the raw little-endian integers after it. A blob's digest is the RFC 6962 root over its chunks of 1 MiB, the last one
 shorter: chunk i holds bytes i * 2**20 up to (i + 1) * 2**20 of the whole blob, so the header is part of chunk
 0 and an integer may lie across a chunk's end. Standard library only.
 """
@@ -10,21 +9,17 @@ shorter: chunk i holds bytes i * 2**20 up to (i + 1) * 2**20 of the whole blob, 
 from __future__ import annotations
 
 import errno
-import json
 import os
-import re
 import stat
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
-from chaincode.chunks import CHUNK, ChunkHasher, chunk_hashes, chunk_root, root_of
+from chaincode.chunks import ChunkHasher, is_digest
 from chaincode.files import mapped, refuse_file, replacing, sync
 from chaincode.packs import Packs, make_folder, remove_unfinished, write_packs
 from chaincode.place import Place
 from chaincode.threads import in_threads
-from identity import canonical
 from identity.errors import EvidenceError
 
 if TYPE_CHECKING:
@@ -32,103 +27,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-__all__ = [
-    "CHUNK", "HEADER_LIMIT", "ITEM_SIZE", "BlobStore", "ChunkHasher", "Header", "chunk_hashes", "chunk_root",
-    "format_header", "is_digest", "parse_header", "root_of",
-]  # fmt: skip
-
-HEADER_LIMIT: Final = 1024
-ITEM_SIZE: Final = {"int32": 4, "int64": 8}
-
 _FEW: Final = 8
-_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
-_MEMBER: Final = re.compile(r"did:[!-~]{1,196}")
-AFTER_SALT: Final = b'"}\n'
-_quoted: Final = json.encoder.encode_basestring_ascii
-
-
-@dataclass(frozen=True)  # no slots: it goes to another process, which takes four times as long with them
-class Header:
-    """What an update's blob says about itself: its place, its author and its shape.
-
-    `federation`, `agreement`, `base` (the base model's digest) and `salt` are 64 lower-case hex digits; `member`
-    is the DID that names the author; `length` counts integers of type `encoding`. The salt keeps the digest,
-    which is public for ever, from confirming guessed data.
-
-    Raises EvidenceError(blob-header) for any other value: a Header that exists is well-formed.
-    """
-
-    federation: str
-    agreement: str
-    round: int
-    attempt: int
-    base: str
-    member: str
-    encoding: str
-    length: int
-    salt: str
-
-    def __post_init__(self) -> None:
-        for name in ("federation", "agreement", "base", "salt"):
-            if not is_digest(getattr(self, name)):
-                _refuse(f"{name} is not 64 lower-case hex digits")
-        for name in ("round", "attempt", "length"):
-            value = getattr(self, name)
-            if type(value) is not int or not 0 <= value <= canonical.INTEGER_LIMIT:
-                _refuse(f"{name} is not an integer from 0 to 2^53 - 1")
-        if not isinstance(self.member, str) or not _MEMBER.fullmatch(self.member):
-            _refuse("member is not a DID")
-        if not isinstance(self.encoding, str) or self.encoding not in ITEM_SIZE:
-            _refuse(f"encoding is not one of {', '.join(ITEM_SIZE)}")
-
-
-_FIELDS: Final = frozenset(field.name for field in fields(Header))
-
-
-def is_digest(value: object) -> bool:
-    """Whether a value is a digest as the ledger writes it: 64 lower-case hex digits."""
-    return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
-
-
-def format_header(header: Header) -> bytes:
-    """The header line: canonical JSON (RFC 8785) and a newline. Of values that have been checked, only a DID can need an escape."""
-    h = header
-    place = header_to_salt(h.federation, h.agreement, h.round, h.attempt, h.base, h.member, h.encoding, h.length)
-    return place + h.salt.encode("ascii") + AFTER_SALT
-
-
-def header_to_salt(
-    federation: str, agreement: str, round_: int, attempt: int, base: str, member: str, encoding: str, length: int
-) -> bytes:
-    """The header line of an update for this place up to its last field, the salt, which is its author's choice; `AFTER_SALT`
-    ends it. Of values as `Header` checks them."""
-    return (
-        f'{{"agreement":"{agreement}","attempt":{attempt},"base":"{base}","encoding":"{encoding}","federation":"{federation}",'
-        f'"length":{length},"member":{_quoted(member)},"round":{round_},"salt":"'
-    ).encode("ascii")
-
-
-def parse_header(data: Buffer) -> tuple[Header, int]:
-    """The header of a blob, and the offset of its first integer. Reads at most 1024 bytes.
-
-    Raises EvidenceError(blob-header): no newline within 1024 bytes, not canonical JSON, other fields than the
-    Header's, or a field out of its range.
-    """
-    line = bytes(memoryview(data).cast("B")[:HEADER_LIMIT])
-    end = line.find(b"\n")
-    if end < 0:
-        _refuse(f"there is no header line within the first {HEADER_LIMIT} bytes")
-    try:
-        value = canonical.loads(line[:end], limit=HEADER_LIMIT, depth=1)
-    except EvidenceError as error:
-        raise EvidenceError("blob-header", f"The blob's header cannot be read: {error}") from error
-    if not isinstance(value, dict) or value.keys() != _FIELDS:
-        _refuse(f"it must have exactly the fields {', '.join(sorted(_FIELDS))}")
-    return Header(**value), end + 1
-
-
-def _refuse(why: str) -> NoReturn:
-    raise EvidenceError("blob-header", f"The blob's header cannot be used: {why}.")
 
 
 class BlobStore:

@@ -6,6 +6,7 @@ The RFC 6962 root over the blob's chunks of 1 MiB, the last one shorter. Standar
 
 from __future__ import annotations
 
+import re
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
@@ -19,7 +20,13 @@ if TYPE_CHECKING:
 
 CHUNK: Final = 1 << 20
 
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _LEAF: Final = b"\x00"  # RFC 6962 section 2.1: what tells a leaf from an inner node
+
+
+def is_digest(value: object) -> bool:
+    """Whether a value is a digest as the ledger writes it: 64 lower-case hex digits."""
+    return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
 
 
 class ChunkHasher:

@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from chaincode.chunks import chunk_root
-from chaincode.files import mapped, ours_alone, refuse_file, replacing, sync
+from chaincode.files import joined, mapped, ours_alone, refuse_file, replacing, sync
 from chaincode.place import Place
 from identity.errors import EvidenceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from typing_extensions import Buffer
 
@@ -37,8 +37,6 @@ SMALL: Final = 1 << 18
 MOST: Final = 4096
 """The blobs in a pack; with them its first line stays below ``LINE_LIMIT``."""
 LINE_LIMIT: Final = 1 << 19
-_AT_ONCE: Final = 1 << 21
-"""Bytes that are written at once."""
 STALE_SECONDS: Final = 3600
 """After this long nobody is writing a pack any more: it takes milliseconds. If somebody is, that call fails, and a pack
 that was not written was not promised to anybody."""
@@ -75,22 +73,9 @@ def write_packs(folder: Path, blobs: Sequence[tuple[str, Buffer]], *, fsync: boo
         line = f"[{','.join(rows)}]\n".encode()
         paths.append(folder / _name(line))
         with replacing(paths[-1], fsync=fsync) as file:
-            for piece in _joined([line, *(blob for _, blob in part)]):
+            for piece in joined([line, *(blob for _, blob in part)]):
                 file.write(piece)
     return paths
-
-
-def _joined(pieces: Sequence[Buffer]) -> Iterator[bytes]:
-    """The pieces' bytes in larger pieces: what is written at once, the system keeps in larger parts, in half of the time."""
-    together: list[Buffer] = []
-    size = 0
-    for piece in pieces:
-        together.append(piece)
-        size += memoryview(piece).nbytes
-        if size >= _AT_ONCE:
-            yield b"".join(together)
-            together, size = [], 0
-    yield b"".join(together)
 
 
 def make_folder(folder: Path, *, fsync: bool) -> None:

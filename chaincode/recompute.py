@@ -15,7 +15,7 @@ import numpy as np
 
 from chaincode.aggregation import RULES, own_state, state_digest, step_model
 from chaincode.agreement import agreement_digest, tensor_specs
-from chaincode.blobs import chunk_hashes, root_of
+from chaincode.chunks import chunk_hashes, root_of
 from chaincode.evidence import UNIT
 from chaincode.model_vector import check_schema, fill, raw_bytes, to_model
 from chaincode.models import model_digest

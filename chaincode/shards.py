@@ -15,7 +15,7 @@ import numpy as np
 
 from chaincode.accumulator import Accumulator
 from chaincode.aggregation import check_overflow, check_together, receiver
-from chaincode.blobs import chunk_hashes
+from chaincode.chunks import chunk_hashes
 from chaincode.evidence import UNIT, ShardEvidence, ShardReader, check_shard, shard_cuts
 from chaincode.vector import largest, runs, slice_buffer, slices, vector_length
 from identity.errors import EvidenceError

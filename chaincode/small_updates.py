@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from chaincode.blobs import format_header
 from chaincode.chunks import chunk_root
+from chaincode.header import format_header
 from chaincode.vector import DTYPES, SLICE, runs
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from chaincode.agreement import TensorSpec
-    from chaincode.blobs import Header
+    from chaincode.header import Header
     from chaincode.vector import Floats, Integers
 
 

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from chaincode.blobs import ITEM_SIZE, ChunkHasher, format_header
+from chaincode.chunks import ChunkHasher
+from chaincode.header import ITEM_SIZE, format_header
 from chaincode.vector import (
     DTYPES,
     SLICE,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from chaincode.agreement import TensorSpec
-    from chaincode.blobs import Header
+    from chaincode.header import Header
     from chaincode.vector import Floats, Integers
 
 __all__ = [

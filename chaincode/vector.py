@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import numpy as np
 
 from chaincode.agreement import MAX_VALUE_BITS
-from chaincode.blobs import ITEM_SIZE
+from chaincode.header import ITEM_SIZE
 from identity.errors import EvidenceError
 
 if TYPE_CHECKING:

@@ -74,13 +74,9 @@ class Dispatch:
             if not isinstance(result, Error):
                 if first:  # those that come later have waited for whoever deals with the answers
                     self._seconds_each, first = (time.monotonic() - began) / max(1, len(result)), False
-                rest = batch[len(result) :]
-                calls.extend(
-                    _training(part, call.arguments[0], -1) for part in balanced(rest, [1] * len(rest), pool.workers)
-                )
-                self._examples.update(
-                    {answer.site: answer.examples for answer in result if isinstance(answer, TrainResult)}
-                )
+                self._examples |= {a.site: a.examples for a in result if isinstance(a, TrainResult)}
+                rest = balanced(batch[len(result) :], [1] * (len(batch) - len(result)), pool.workers)
+                calls.extend(_training(part, call.arguments[0], -1) for part in rest)
                 pool.begin(calls, limit)
                 answers += result
             elif result.code in (DIED, LATE) and len(batch) > 1:

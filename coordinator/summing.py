@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from chaincode.aggregation import add, weighted_sum
 from chaincode.agreement import TensorSpec
-from chaincode.blobs import ITEM_SIZE, BlobStore
+from chaincode.blobs import BlobStore
 from chaincode.crew import Crew
 from chaincode.evidence import Commitment, ShardEvidence, VerifiedUpdate, verify_all
 from chaincode.files import mapped
+from chaincode.header import ITEM_SIZE
 from chaincode.packs import SMALL
 from chaincode.place import Place
 from chaincode.shards import Tentative, sum_shard

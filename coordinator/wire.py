@@ -9,8 +9,8 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
-from chaincode.blobs import Header
 from chaincode.evidence import Commitment
+from chaincode.header import Header
 from chaincode.place import Place
 from coordinator.ports import Delivery, FinishOrder, Outcome
 from identity.errors import CredentialError, Error, EvidenceError, Rejected, Unavailable, UsageError

@@ -13,8 +13,8 @@ from typing import Any
 from chaincode import state
 from chaincode.agreement import agreement_digest, tensor_specs
 from chaincode.author import Author, Clock, demand, read_tables
-from chaincode.blobs import Header
 from chaincode.entries import Entry
+from chaincode.header import Header
 from chaincode.ledgers import Ledger
 from chaincode.place import Place
 from chaincode.rules.common import absence, standing

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from chaincode.blobs import Header
+from chaincode.header import Header
 
 
 @dataclass(frozen=True)  # no slots: it goes to another process

@@ -15,10 +15,10 @@ from typing import TypeVar
 from chaincode import artefacts, notes
 from chaincode.audit.folder_source import FolderSource
 from chaincode.audit.source import Source
-from chaincode.blobs import chunk_root
 from chaincode.bundle import File
 from chaincode.bundle_writer import Body, write_bundle
 from chaincode.checkpoints import parse_checkpoint
+from chaincode.chunks import chunk_root
 from chaincode.entries import Entry, open_entry
 from chaincode.models import model_digest, read_safetensors
 from chaincode.proofs import verify_entry_proof

@@ -11,7 +11,7 @@ from chaincode.agreement import TensorSpec, tensor_specs
 from chaincode.audit.facts import Attempt
 from chaincode.audit.report import Draft
 from chaincode.audit.source import Source
-from chaincode.blobs import chunk_root
+from chaincode.chunks import chunk_root
 from chaincode.evidence import VerifiedUpdate
 from chaincode.models import Tensor, model_digest, read_safetensors
 from chaincode.threads import CORES

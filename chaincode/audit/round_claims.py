@@ -16,7 +16,7 @@ from chaincode.audit.facts import Attempt, Commit, Facts, Omission
 from chaincode.audit.report import Draft
 from chaincode.audit.result_claims import Engine, Results
 from chaincode.audit.source import Progress, Source
-from chaincode.blobs import chunk_root
+from chaincode.chunks import chunk_root
 from chaincode.evidence import Commitment, VerifiedUpdate, verify_update
 from chaincode.threads import CORES, in_threads
 from identity.errors import EvidenceError

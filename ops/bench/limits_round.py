@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from chaincode.agreement import TensorSpec, agreement_digest, tensor_specs
 from chaincode.audit.export import export
 from chaincode.audit.folder_source import folder_source
-from chaincode.blobs import BlobStore, Header
+from chaincode.blobs import BlobStore
 from chaincode.evidence import Commitment, VerifiedUpdate, verify_update
 from chaincode.files import replacing, write_whole
+from chaincode.header import Header
 from chaincode.ledgers.sqlite import SqliteLedger
 from chaincode.models import Tensor, model_digest, write_safetensors
 from chaincode.proofs import make_entry_proof

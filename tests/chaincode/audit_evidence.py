@@ -21,10 +21,12 @@ from chaincode.audit import Claim, Report, audit
 from chaincode.audit.bundle_source import bundle_source
 from chaincode.audit.export import export
 from chaincode.audit.folder_source import folder_source
-from chaincode.blobs import BlobStore, Header, chunk_root
+from chaincode.blobs import BlobStore
 from chaincode.bundle_writer import write_bundle
 from chaincode.checkpoints import Checkpoint, sign_checkpoint
+from chaincode.chunks import chunk_root
 from chaincode.evidence import Commitment, verify_update
+from chaincode.header import Header
 from chaincode.ledgers.sqlite import SqliteLedger
 from chaincode.log import leaf_hash, root
 from chaincode.models import Tensor, model_digest, write_safetensors

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chaincode.aggregation import MAX_WEIGHT, RULES, add, weighted_sum
-from chaincode.blobs import chunk_root
+from chaincode.chunks import chunk_root
 from chaincode.evidence import VerifiedUpdate
 from chaincode.update import SLICE
 from identity.errors import EvidenceError

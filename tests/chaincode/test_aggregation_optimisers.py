@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from chaincode.aggregation import state_digest
 from chaincode.agreement import OPTIMISERS as AGREED
-from chaincode.blobs import chunk_root
+from chaincode.chunks import chunk_root
 from chaincode.optimisers import OPTIMISERS, Optimiser, initial_state, parse_optimiser
 from chaincode.update import SLICE
 from identity.errors import EvidenceError, Unavailable

@@ -10,7 +10,7 @@ import pytest
 from chaincode import artefacts
 from chaincode.audit import ABSENT, FAIL, PASS, unreadable
 from chaincode.audit.report import SHOWN, TITLES, Draft
-from chaincode.blobs import chunk_root
+from chaincode.chunks import chunk_root
 from chaincode.notes import parse_vkey
 from chaincode.trust import FederationKey
 from tests.chaincode.audit_evidence import (

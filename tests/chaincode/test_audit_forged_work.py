@@ -9,8 +9,8 @@ import pytest
 from chaincode import artefacts
 from chaincode.audit import ABSENT, FAIL, PASS, release_claim
 from chaincode.audit.result_claims import Results, difference
-from chaincode.blobs import chunk_root
 from chaincode.bundle import open_bundle
+from chaincode.chunks import chunk_root
 from chaincode.models import Tensor, model_digest
 from chaincode.proofs import ScannedLog, make_entry_proof
 from tests.chaincode.audit_evidence import (

@@ -12,17 +12,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from chaincode.blobs import (
-    CHUNK,
-    HEADER_LIMIT,
-    ChunkHasher,
-    Header,
-    chunk_hashes,
-    chunk_root,
-    format_header,
-    parse_header,
-    root_of,
-)
+from chaincode.chunks import CHUNK, ChunkHasher, chunk_hashes, chunk_root, root_of
+from chaincode.header import HEADER_LIMIT, Header, format_header, parse_header
 from identity import canonical
 from identity.errors import EvidenceError
 from tests.chaincode.test_update_oracle import header, plain_root

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from chaincode.blobs import BlobStore, chunk_root
+from chaincode.blobs import BlobStore
+from chaincode.chunks import chunk_root
 from chaincode.writeback import forget, start_writing_back
 from identity.errors import EvidenceError
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from chaincode.blobs import CHUNK, BlobStore, chunk_root
+from chaincode.blobs import BlobStore
+from chaincode.chunks import CHUNK, chunk_root
 from chaincode.files import mapped, replacing
 from identity.errors import EvidenceError
 

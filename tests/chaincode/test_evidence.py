@@ -16,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chaincode import evidence
-from chaincode.blobs import CHUNK, chunk_root, format_header
+from chaincode.chunks import CHUNK, chunk_root
 from chaincode.crew import Crew
 from chaincode.evidence import Commitment, VerifiedUpdate, verify_all, verify_update
+from chaincode.header import format_header
 from identity.errors import EvidenceError
 from tests.chaincode.test_update_oracle import commit, header, site_blob, spec
 

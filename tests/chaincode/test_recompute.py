@@ -10,8 +10,9 @@ import pytest
 
 from chaincode.aggregation import add, weighted_sum
 from chaincode.agreement import agreement_digest, tensor_specs
-from chaincode.blobs import BlobStore, Header
+from chaincode.blobs import BlobStore
 from chaincode.evidence import Commitment, VerifiedUpdate, verify_update
+from chaincode.header import Header
 from chaincode.model_vector import to_model, to_vector
 from chaincode.models import Tensor, digest_file, model_digest, write_safetensors
 from chaincode.recompute import Result, finish, recompute_result, sum_and_finish, sum_updates

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from chaincode.aggregation import weighted_sum
 from chaincode.agreement import TensorSpec
-from chaincode.blobs import CHUNK, chunk_hashes, format_header, root_of
+from chaincode.chunks import CHUNK, chunk_hashes, root_of
 from chaincode.evidence import Commitment, ShardEvidence, judge, verify_update
+from chaincode.header import format_header
 from chaincode.shards import UNIT, Tentative, shard_cuts, sum_shard
 from chaincode.update import DTYPES, check_range, vector_length
 from identity.errors import EvidenceError

@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from chaincode.agreement import TensorSpec
-from chaincode.blobs import CHUNK, chunk_root, format_header, parse_header
+from chaincode.chunks import CHUNK, chunk_root
 from chaincode.files import replacing
+from chaincode.header import format_header, parse_header
 from chaincode.update import (
     PIECE,
     SLICE,

@@ -13,8 +13,9 @@ import numpy as np
 from hypothesis import strategies as st
 
 from chaincode.agreement import TensorSpec
-from chaincode.blobs import Header, chunk_root
+from chaincode.chunks import chunk_root
 from chaincode.evidence import Commitment, VerifiedUpdate, verify_update
+from chaincode.header import Header
 from chaincode.update import encode_to, vector_length
 
 FEDERATION, AGREEMENT, BASE, SALT = "f" * 64, "a" * 64, "b" * 64, "5" * 64

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from chaincode.aggregation import own_state, step_model
-from chaincode.blobs import chunk_root
+from chaincode.chunks import chunk_root
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from chaincode.agreement import agreement_digest
-from chaincode.blobs import Header
 from chaincode.evidence import Commitment
+from chaincode.header import Header
 from coordinator.aggregate import HeldSum
 from coordinator.dispatch import Dispatch
 from coordinator.jobs import ClusterSettings, TaskInfo

@@ -5,8 +5,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from chaincode.blobs import Header
 from chaincode.evidence import Commitment
+from chaincode.header import Header
 from coordinator.dispatch import Dispatch
 from coordinator.pool import Call
 from coordinator.ports import Delivery

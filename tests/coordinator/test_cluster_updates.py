@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from chaincode.blobs import chunk_root, format_header
+from chaincode.chunks import chunk_root
 from chaincode.evidence import judge
+from chaincode.header import format_header
 from chaincode.models import digest_file, model_digest
 from chaincode.place import Place
 from chaincode.shards import shard_cuts

@@ -13,7 +13,8 @@ import pytest
 
 from chaincode import schema
 from chaincode.aggregation import state_digest
-from chaincode.blobs import BlobStore, chunk_root
+from chaincode.blobs import BlobStore
+from chaincode.chunks import chunk_root
 from chaincode.evidence import verify_update
 from chaincode.files import mapped
 from chaincode.models import digest_file, read_safetensors

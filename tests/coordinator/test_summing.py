@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from chaincode.blobs import BlobStore, chunk_root
+from chaincode.blobs import BlobStore
+from chaincode.chunks import chunk_root
 from chaincode.packs import read_index, write_packs
 from coordinator.ports import Delivery
 from coordinator.summing import Summing

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chaincode.blobs import Header
 from chaincode.evidence import Commitment
+from chaincode.header import Header
 from chaincode.place import Place
 from coordinator.ports import Delivery, FinishOrder, Outcome
 from coordinator.wire import pack, read_answer, read_call, unpack, write_answer, write_call

@@ -4,7 +4,7 @@
 import pytest
 
 from chaincode.author import Author
-from chaincode.blobs import chunk_root
+from chaincode.chunks import chunk_root
 from identity import credentials
 from identity.errors import CredentialError, Rejected
 from participant.agent import Agent, RoundView, read_round

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from chaincode.agreement import TensorSpec
-from chaincode.blobs import Header, chunk_root
+from chaincode.chunks import chunk_root
+from chaincode.header import Header
 from chaincode.models import model_digest
 from chaincode.packs import read_index
 from chaincode.small_updates import encode_blobs, encode_rows

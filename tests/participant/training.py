@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from chaincode.blobs import Header
 from chaincode.evidence import Commitment, verify_update
+from chaincode.header import Header
 from chaincode.models import model_digest
 from participant.ports import TrainFailure, TrainOrder, TrainResult
 from participant.task import Data, Task
