@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What travels as rows, and as JSON over a line, arrives as what was sent; no bytes of a worker's do anything else."""
+"""What travels as columns, and as JSON over a line, arrives as what was sent; no bytes of a worker's do anything else."""
 
 import json
 import pickle
@@ -38,8 +38,14 @@ def test_everything_arrives_as_it_was(argument: Any) -> None:
     assert type(arrived) is type(argument)
 
 
-def test_rows_hold_no_objects() -> None:
-    """Else Ray's serialiser asks Python about each of them, which is what rows are for."""
+def test_what_all_orders_say_travels_once() -> None:
+    many = [replace(ORDER, site=f"site-{i}", header=replace(HEADER, member=f"did:key:{i}")) for i in range(9)]
+    assert unpack(pack(many)) == many
+    assert str(pack(many)).count("f" * 64) == 1
+
+
+def test_columns_hold_no_objects() -> None:
+    """Else Ray's serialiser asks Python about each of them, which is what columns are for."""
 
     def plain(value: Any) -> bool:
         parts = value.values() if type(value) is dict else value
