@@ -20,6 +20,8 @@ FEW = 8
 """A longer list of facts is written as its length, ``{"count": 1000}``."""
 
 _TURNS = {"record", "abort", "wait"}
+_PLAIN = {str, int, float, bool}
+_LONG = {dict, list, tuple}
 _STAT = Path("/proc/self/stat")
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
@@ -79,6 +81,8 @@ class Recorder:
 
 def _small(value: Any) -> Any:
     """The fact itself, or how many there are."""
-    if isinstance(value, list | tuple | Mapping):
+    if value is None or type(value) in _PLAIN:
+        return value
+    if type(value) in _LONG or isinstance(value, Mapping):
         return {"count": len(value)} if len(value) > FEW else value
-    return value if isinstance(value, str | int | float | None) else str(value)
+    return str(value)

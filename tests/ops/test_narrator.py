@@ -14,6 +14,7 @@ OPENED: dict[str, Any] = {"roster": ["a", "b", "c"], "absent": [], "commit_by": 
 def shown(events: list[tuple[str, int, dict[str, Any]]]) -> str:
     """What is said to be going on after these."""
     narrator = Narrator(5)
+    narrator._progress.disable = False  # as on a terminal
     for kind, round_, facts in events:
         narrator(Event(kind, round_, 1, facts))
     return str(narrator._progress.tasks[0].description)
