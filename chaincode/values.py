@@ -16,7 +16,7 @@ from typing import Any, get_origin, get_type_hints
 from identity import canonical
 from identity.errors import EvidenceError
 
-_REMEMBERED = 1 << 14  # values of a class; more than the sites of a large round
+_REMEMBERED = 1 << 15  # values of a class; more than the seats of a large round, as they were and as they are
 _LIMIT = 1 << 20  # bytes of a value
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 
 from chaincode.ledgers.connection import Connection
 
-_MOST = 1 << 15  # values; with its key one takes some 500 bytes
+_MOST = 1 << 17  # values; with its key one takes some 500 bytes. Ten rounds of ten thousand sites
 
 
 class Recent:
