@@ -76,10 +76,12 @@ class BlobStore:
         for path in write_packs(self._packs.folder, blobs, fsync=self._fsync):
             self._packs.read(path.name)
 
-    def adopt_pack(self, path: Path | str, places: Mapping[str, Place]) -> bool:
-        """Move a pack here that is nothing but these blobs, verified at these places in it; see `Packs.adopt`."""
+    def adopt_packs(self, packs: Mapping[str, Mapping[str, Place]]) -> set[str]:
+        """Move packs here that are nothing but these blobs, verified at these places in them; see `Packs.adopt`."""
+        if not packs:
+            return set()
         self._pack()
-        return self._packs.adopt(Path(path), places, fsync=self._fsync)
+        return self._packs.adopt(packs, fsync=self._fsync)
 
     def _pack(self) -> None:
         """Have the folder of packs there, also after a power cut, and without what was left half-written in it."""

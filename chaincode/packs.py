@@ -16,7 +16,7 @@ import time
 import warnings
 from array import array
 from bisect import bisect_left, bisect_right
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from itertools import accumulate, repeat
 from pathlib import Path
@@ -28,7 +28,7 @@ from chaincode.place import Place
 from identity.errors import EvidenceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from typing_extensions import Buffer
 
@@ -52,8 +52,8 @@ _PREFIX: Final = 8
 _NUMBER: Final = 32
 """Of a digest so many hex digits are in an index, and behind them the number of its blob, of so many bits."""
 
-_KEPT_AWAY: Final = frozenset({errno.EXDEV, errno.EACCES, errno.EPERM, errno.EROFS})
-"""Why a file that can be read cannot be moved: on another file system, or in a folder that is not ours to change."""
+_KEPT_AWAY: Final = frozenset({errno.ENOENT, errno.EXDEV, errno.EACCES, errno.EPERM, errno.EROFS})
+"""Why a file cannot be moved: it is on another file system, or in a folder that is not ours to change."""
 
 
 def write_packs(folder: Path, blobs: Sequence[tuple[str, Buffer]], *, fsync: bool) -> list[Path]:
@@ -151,6 +151,16 @@ def _genuine(places: Sequence[Place], digest: str) -> Place:
     return places[0]
 
 
+@contextmanager
+def _left_there() -> Iterator[None]:
+    """Leave a pack where it is that cannot be read, or is kept away from us."""
+    try:
+        yield
+    except (EvidenceError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _KEPT_AWAY:
+            raise
+
+
 def _refuse(path: Path, why: str) -> NoReturn:
     raise EvidenceError("pack-malformed", f"The pack {path} {why}.")
 
@@ -205,32 +215,34 @@ class Packs:
                 self._warned.add(name)
                 self._warn(f"{error} What was only in it counts as missing.")
 
-    def adopt(self, source: Path, places: Mapping[str, Place], *, fsync: bool) -> bool:
-        """Rename a pack into the folder, which is there, if its own rows are these places, by digest, at which the blobs
-        have been verified, and nothing more; durable then, where `fsync` says so.
+    def adopt(self, packs: Mapping[str, Mapping[str, Place]], *, fsync: bool) -> set[str]:
+        """Rename packs, by their paths, into the folder, which is there, if their own rows are the places, by digest, at which
+        the blobs have been verified, and nothing more; durable then, where `fsync` says so. Answers with those that moved.
 
-        False, and nothing has moved, where its rows are others, it cannot be read, or it is not ours to move: on another
-        file system, in a folder that we may not change, or a file that another user has, or can open or name. What remains:
-        a process of our own user that holds it open for writing, and whoever may change its folder just then.
+        What stays has other rows, cannot be read, or is not ours to move: on another file system, in a folder that we may not
+        change, or a file that another user has, or can open or name. What remains: a process of our own user that holds it
+        open for writing, and whoever may change its folder just then.
         """
-        try:
-            line, listed = _listing(source)
-            given = {digest: (place.path, place.offset, place.size) for digest, place in places.items()}
-            if not ours_alone(source) or len(listed) != len(given) or _rows(source, line, listed) != given:
-                return False
-            if fsync:
-                sync(source)
-            os.rename(source, self.folder / source.name)
-        except (EvidenceError, FileNotFoundError):
-            return False
-        except OSError as error:
-            if error.errno not in _KEPT_AWAY:
-                raise
-            return False
-        if fsync:
+        ready: dict[Path, tuple[bytes, list[tuple[str, int]]]] = {}
+        for path, places in packs.items():
+            source = Path(path)
+            with _left_there():
+                line, listed = _listing(source)
+                given = {digest: (place.path, place.offset, place.size) for digest, place in places.items()}
+                if ours_alone(source) and len(listed) == len(given) and _rows(source, line, listed) == given:
+                    if fsync:
+                        sync(source)
+                    ready[source] = line, listed
+        moved = []
+        for source in ready:
+            with _left_there():
+                os.rename(source, self.folder / source.name)
+                moved.append(source)
+        if fsync and moved:
             sync(self.folder)
-        self._take(source.name, line, listed)
-        return True
+        for source in moved:
+            self._take(source.name, *ready[source])
+        return {str(source) for source in moved}
 
     def _take(self, name: str, line: bytes, listed: Sequence[tuple[str, int]]) -> None:
         """Remember a pack's rows; those of one name are always the same."""

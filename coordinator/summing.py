@@ -163,10 +163,8 @@ class Summing:
                 single |= {} if _holds(stored[digest], blob) else {digest: blob}
             else:
                 packs.setdefault(place.path, {})[digest] = place, blob
-        rest = dict[str, memoryview]()
-        for path, blobs in packs.items():
-            if not self._blobs.adopt_pack(path, {digest: place for digest, (place, _) in blobs.items()}):
-                rest |= {digest: blob for digest, (_, blob) in blobs.items()}
+        moved = self._blobs.adopt_packs({path: {d: p for d, (p, _) in blobs.items()} for path, blobs in packs.items()})
+        rest = {d: blob for path, blobs in packs.items() if path not in moved for d, (_, blob) in blobs.items()}
         small = {digest: blob for digest, blob in rest.items() if len(blob) <= SMALL}
         single |= {digest: blob for digest, blob in rest.items() if len(blob) > SMALL}
         if small:

@@ -154,6 +154,10 @@ def at(path: Path, places: dict[str, Place]) -> dict[str, Place]:
     return {digest: replace(place, path=str(path)) for digest, place in places.items()}
 
 
+def adopts(store: BlobStore, source: Path, places: dict[str, Place]) -> bool:
+    return store.adopt_packs({str(source): places}) == {str(source)}
+
+
 @pytest.mark.parametrize("fsync", [True, False])
 def test_a_pack_that_is_nothing_but_the_blobs_moves(tmp_path: Path, fsync: bool) -> None:
     (source,) = write_packs(tmp_path / "box", BLOBS, fsync=False)
@@ -161,23 +165,23 @@ def test_a_pack_that_is_nothing_but_the_blobs_moves(tmp_path: Path, fsync: bool)
     store = BlobStore(tmp_path / "blobs", fsync=fsync)
     digests, places = [digest for digest, _ in BLOBS], read_index(source)
     fewer = {digest: places[digest] for digest in digests[1:]}
-    assert not store.adopt_pack(source, fewer), "it holds one that nobody committed to"
-    assert not store.adopt_pack(source, {**places, D: Place(str(source))}), "it lacks one"
-    assert not store.adopt_pack(source, {**fewer, digests[0]: places[digests[1]]}), "it has one elsewhere"
+    assert not adopts(store, source, fewer), "it holds one that nobody committed to"
+    assert not adopts(store, source, {**places, D: Place(str(source))}), "it lacks one"
+    assert not adopts(store, source, {**fewer, digests[0]: places[digests[1]]}), "it has one elsewhere"
     other = source.with_name(f"{D}.pack")
     other.write_bytes(whole)
-    assert not store.adopt_pack(other, at(other, places)), "its name says something else"
+    assert not adopts(store, other, at(other, places)), "its name says something else"
     twice = canonical.dumps([[digest, len(blob)] for digest, blob in [BLOBS[0], *BLOBS]]) + b"\n"
     longer = source.with_name(f"{sha256(twice).hexdigest()}.pack")
     longer.write_bytes(twice + b"two" + b"".join(blob for _, blob in BLOBS))
-    assert not store.adopt_pack(longer, read_index(longer)), "it holds bytes that nobody committed to"
+    assert not adopts(store, longer, read_index(longer)), "it holds bytes that nobody committed to"
     source.write_bytes(whole[:-1])
-    assert not store.adopt_pack(source, places)
+    assert not adopts(store, source, places)
     nothing = source.with_name("nothing")
-    assert not store.adopt_pack(nothing, at(nothing, places))
+    assert not adopts(store, nothing, at(nothing, places))
     assert not store.find(digests)
     source.write_bytes(whole)
-    assert store.adopt_pack(source, places)
+    assert adopts(store, source, places)
     assert not source.exists()
     for digest, blob in BLOBS:
         with BlobStore(tmp_path / "blobs").open(digest) as data:
@@ -191,7 +195,7 @@ MEMORY = Path("/dev/shm")  # noqa: S108 - a second file system, not a place for 
 def test_a_pack_on_another_file_system_stays(tmp_path: Path) -> None:
     with TemporaryDirectory(dir=MEMORY) as box:
         (source,) = write_packs(Path(box), BLOBS, fsync=False)
-        assert not BlobStore(tmp_path).adopt_pack(source, read_index(source))
+        assert not adopts(BlobStore(tmp_path), source, read_index(source))
         assert source.exists()
 
 
@@ -206,11 +210,11 @@ def test_a_pack_that_cannot_be_moved_stays(tmp_path: Path, monkeypatch: pytest.M
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "rename", refusing)
-        assert not BlobStore(tmp_path / "blobs").adopt_pack(source, places)
+        assert not adopts(BlobStore(tmp_path / "blobs"), source, places)
         refused = OSError(errno.EIO, "I/O error")
         with pytest.raises(OSError, match="I/O"):
-            BlobStore(tmp_path / "blobs").adopt_pack(source, places)
-    assert BlobStore(tmp_path / "blobs").adopt_pack(source, places)
+            adopts(BlobStore(tmp_path / "blobs"), source, places)
+    assert adopts(BlobStore(tmp_path / "blobs"), source, places)
 
 
 @pytest.mark.parametrize("how", ["group", "others", "link", "owner"])
@@ -223,7 +227,7 @@ def test_a_pack_that_others_can_still_change_stays(tmp_path: Path, monkeypatch: 
         monkeypatch.setattr(os, "geteuid", lambda: source.stat().st_uid + 1)
     else:
         source.chmod(0o640 if how == "group" else 0o602)
-    assert not store.adopt_pack(source, places)
+    assert not adopts(store, source, places)
     assert source.exists()
     assert not store.find(list(places))
 
@@ -234,11 +238,15 @@ def test_an_adopted_pack_outlives_a_power_cut(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(packs, "sync", synced.append)
     monkeypatch.setattr("chaincode.blobs.sync", synced.append)
     store = BlobStore(tmp_path / "blobs")
-    for blob in BLOBS[:2]:
-        (source,) = write_packs(tmp_path / "box", [blob], fsync=False)
-        assert store.adopt_pack(source, read_index(source))
-        assert synced[-2:] == [source, tmp_path / "blobs" / "packs"]
+    for blobs in (BLOBS[:1], BLOBS[1:]):
+        sources = [write_packs(tmp_path / "box", [blob], fsync=False)[0] for blob in blobs]
+        given = {str(source): read_index(source) for source in sources}
+        assert store.adopt_packs({**given, str(tmp_path / "gone"): {}}) == given.keys()
+        assert synced[-len(sources) - 1 :] == [*sources, tmp_path / "blobs" / "packs"]
     assert synced.count(tmp_path / "blobs") == 1
+    synced.clear()
+    assert store.adopt_packs({str(tmp_path / "gone"): {}}) == set()
+    assert not synced
 
 
 @pytest.mark.parametrize("first", ["good", "bad"])
