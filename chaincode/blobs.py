@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Blobs: the bytes that a digest on the ledger stands for, and the folder that keeps them.
 
-An update's blob is one line, `chaincode.header`, and the raw little-endian integers after it. A blob's digest is the RFC 6962 root over its chunks of 1 MiB, the last one
-shorter: chunk i holds bytes i * 2**20 up to (i + 1) * 2**20 of the whole blob, so the header is part of chunk
-0 and an integer may lie across a chunk's end. Standard library only.
+An update's blob is a header line (`chaincode.header`) and the raw little-endian integers after it. A blob's digest is its chunk
+root (`chaincode.chunks`): the header is part of chunk 0, and an integer may lie across a chunk's end. Standard library only.
 """
 
 from __future__ import annotations
@@ -77,7 +76,8 @@ class BlobStore:
             self._packs.read(path.name)
 
     def adopt_packs(self, packs: Mapping[str, Mapping[str, Place]]) -> set[str]:
-        """Move packs here that are nothing but these blobs, verified at these places in them; see `Packs.adopt`."""
+        """Move packs here, by their paths, that are nothing but these blobs, verified at these places in them; those that
+        have moved. See `Packs.adopt`."""
         if not packs:
             return set()
         self._pack()

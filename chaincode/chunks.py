@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Chunk roots: the digest of a blob, which many cores can compute and a part of the blob verifies alone.
 
-The RFC 6962 root over the blob's chunks of 1 MiB, the last one shorter. Standard library only.
+The RFC 6962 root over the blob's chunks of 1 MiB, the last one shorter: chunk i holds bytes i * 2**20 up to (i + 1) * 2**20.
+Standard library only.
 """
 
 from __future__ import annotations

@@ -79,19 +79,14 @@ def judge(entry: Entry, view: View) -> dict[str, Any]:
 
 
 def apply_all(
-    entries: Iterable[Entry], values: Mapping[str, bytes | None], declared: Mapping[str, frozenset[str]] | None = None
+    entries: Iterable[Entry], values: Mapping[str, bytes | None]
 ) -> tuple[list[Rejected | None], dict[str, bytes]]:
     """Apply entries one after the other: an outcome each (None for accepted), and all writes together.
 
-    ``values`` holds the keys of all entries, ``declared`` what ``keys`` gives for each by its id, where the caller has that.
-    Every host runs this, so a batch means the same everywhere.
+    ``values`` holds the keys of all entries. Every host runs this, so a batch means the same everywhere.
     """
     overlay: dict[str, Any] = dict(values)
-
-    def view(entry: Entry) -> View:
-        return View({key: overlay[key] for key in (declared[entry.id] if declared else keys(entry))})
-
-    return _fold(entries, overlay, view)
+    return _fold(entries, overlay, lambda entry: View({key: overlay[key] for key in keys(entry)}))
 
 
 def apply_whole(entries: Iterable[Entry], held: dict[str, Any]) -> tuple[list[Rejected | None], dict[str, bytes]]:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Threads for work that lets go of the interpreter's lock and takes microseconds: signatures, many at a time.
+"""Threads for work that lets go of the interpreter's lock and takes microseconds: signatures and the hashes of small
+updates, many at a time.
 
 A thread that is woken for less than some milliseconds stays where Linux puts it, which is often the core of whoever woke
 it: the two take turns, and the other cores idle. So before each use the caller's core is barred to the threads (two cores:
@@ -19,7 +20,7 @@ from chaincode.threads import CORES
 T = TypeVar("T")
 A = TypeVar("A")
 
-SIGNATURE_THREADS: Final = min(4, CORES)
+CREW_THREADS: Final = min(4, CORES)
 """Threads of a process's crew, the caller among them: more would wait for the interpreter's lock."""
 
 _PENDING: Final = object()
@@ -85,7 +86,7 @@ class Crew:
 @cache
 def own_crew() -> Crew:
     """This process's crew."""
-    return Crew(SIGNATURE_THREADS - 1)
+    return Crew(CREW_THREADS - 1)
 
 
 if hasattr(os, "register_at_fork"):

@@ -25,7 +25,7 @@ LIMIT = 64 * 1024
 LARGE_LIMIT = 1024 * 1024
 DEPTH = 12
 _REMEMBERED = 1 << 10  # spellings of a field
-_UNREAD = 512  # payloads that were just written, for whoever reads them next: more than the sites that answer at once
+_UNREAD, _SHORT = 512, 4096  # payloads, and the bytes of one: more than the commitments that are submitted at once
 _FEW = 64  # entries of a kind whose reading takes as long as compiling the kind's pattern, and so does without it
 _BEFORE_NAME = f'"predicateType":"{PREFIX}'
 
@@ -180,12 +180,14 @@ def _write_flat(kind: str, predicate: dict[str, Any], subjects: Mapping[str, str
     read = _read_flat(payload)
     if read is None:
         return None
-    if len(_written) >= _UNREAD:
-        _written.clear()
-    _written[payload] = read
+    if len(payload) <= _SHORT:
+        if len(_written) >= _UNREAD:
+            _written.clear()
+        _written[payload] = read
     return payload
 
 
+# What was read of a payload when it was written, for its next reader, who takes it away: it may change what it is given.
 _written: dict[bytes, _Parts] = {}
 _Read = Callable[[str], Any]
 _met = dict.fromkeys(KINDS, 0)  # how many entries of a kind this process has read without a pattern

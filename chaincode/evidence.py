@@ -15,7 +15,7 @@ from chaincode.header import HEADER_LIMIT, ITEM_SIZE, Header, match_header, pars
 from identity.errors import EvidenceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from typing_extensions import Buffer
 
@@ -57,7 +57,7 @@ _PLACE: Final = tuple(f.name for f in fields(Header) if f.name not in ("length",
 
 
 class VerifiedUpdate:
-    """Bytes that are what their author committed to on the ledger. Only `verify_update` makes one.
+    """Bytes that are what their author committed to on the ledger. Only `verify_update` and `verify_all` make one.
 
     `commitment` is the ledger's side; `body` the raw little-endian integers, a read-only view into the bytes
     that were verified. It cannot be built, changed, copied, subclassed or pickled: a process that receives an
@@ -73,7 +73,7 @@ class VerifiedUpdate:
     def __new__(
         cls, token: object = None, commitment: Commitment | None = None, body: memoryview | None = None
     ) -> VerifiedUpdate:
-        """Refuse everybody but `verify_update`."""
+        """Refuse everybody but `verify_update` and `verify_all`."""
         if token is not _SEALED:
             raise TypeError("A VerifiedUpdate cannot be constructed: call chaincode.evidence.verify_update.")
         update = super().__new__(cls)
@@ -111,33 +111,32 @@ def verify_update(commitment: Commitment, data: Buffer, *, threads: int = 1) -> 
     federation, agreement, round, attempt, base, member, encoding or length: a copied update names its first
     author), update-length (not exactly `elements` integers after it).
     """
-    return _verify(commitment, memoryview(data), lambda view: chunk_root(view, threads=threads))
+    return _verify(commitment, memoryview(data), threads=threads)
 
 
 def verify_all(
     updates: Sequence[tuple[Commitment, memoryview]], crew: Crew | None = None
 ) -> list[VerifiedUpdate | EvidenceError]:
-    """`verify_update` of each, or what it raises in its place; the threads of `crew` hash many small ones together."""
-    digests: list[str] = []
+    """`verify_update` of each, or what it raises in its place; where they are 1 MiB or more, the threads of `crew` hash them."""
+    digests: Sequence[str | None] = [None] * len(updates)
     if crew is not None and sum(len(data) for _, data in updates) >= _WORTH_THREADS:
-        digests = crew.map(lambda u: chunk_root(u[1]) if len(u[1]) == u[0].size else "", updates, 1)
-
-    def verified(number: int) -> VerifiedUpdate | EvidenceError:
+        digests = crew.map(lambda u: chunk_root(u[1]) if len(u[1]) == u[0].size else None, updates, 1)
+    found: list[VerifiedUpdate | EvidenceError] = []
+    for (commitment, data), digest in zip(updates, digests, strict=True):
         try:
-            return _verify(*updates[number], lambda view: digests[number] if digests else chunk_root(view))
+            found.append(_verify(commitment, data, digest))
         except EvidenceError as error:
-            return error
+            found.append(error)
+    return found
 
-    return [verified(number) for number in range(len(updates))]
 
-
-def _verify(commitment: Commitment, data: memoryview, digest_of: Callable[[memoryview], str]) -> VerifiedUpdate:
-    """As `verify_update`; ``digest_of`` is its `chunk_root`, and asked once the size is the committed one."""
+def _verify(commitment: Commitment, data: memoryview, digest: str | None = None, *, threads: int = 1) -> VerifiedUpdate:
+    """As `verify_update`; ``digest`` is that of the data, where they have been hashed already."""
     view = data.toreadonly().cast("B")
     # (1) the size: the cheapest difference first
     _check_size(commitment, view)
     # (2) the digest, before a byte is given a meaning
-    digest = digest_of(view)
+    digest = digest or chunk_root(view, threads=threads)
     if digest != commitment.digest:
         _refuse("update-digest", commitment, f"has the digest {digest}; {commitment.digest} was committed.")
     # (3, 4) these are the author's bytes, now ask whether they were made for this place
@@ -152,7 +151,7 @@ def _check_size(commitment: Commitment, view: memoryview) -> None:
 def _check_form(commitment: Commitment, view: memoryview) -> int:
     """Where the integers begin. Raises EvidenceError: blob-header, update-header, update-length."""
     # (3) the header
-    start = _expected(commitment, view) or _parsed_header(commitment, view)
+    start = match_header(view, _place_of(commitment)) or _refuse_header(commitment, view)
     # (4) nothing but the integers behind it
     if len(view) - start != commitment.elements * ITEM_SIZE[commitment.encoding]:
         why = f"has {len(view) - start} bytes of integers; {commitment.elements} of {commitment.encoding} are due."
@@ -160,22 +159,13 @@ def _check_form(commitment: Commitment, view: memoryview) -> int:
     return start
 
 
-def _expected(commitment: Commitment, view: memoryview) -> int:
-    """The length of the header where it is the one for this place, 0 where it is not."""
-    c = commitment
-    return match_header(
-        view, federation=c.federation, agreement=c.agreement, round_=c.round, attempt=c.attempt, base=c.base,
-        member=c.member, encoding=c.encoding, length=c.elements,
-    )  # fmt: skip
-
-
-def _parsed_header(commitment: Commitment, view: memoryview) -> int:
-    """The length of the header, which is not the one for this place. Raises EvidenceError: blob-header, update-header."""
-    header, start = parse_header(view)
+def _refuse_header(commitment: Commitment, view: memoryview) -> NoReturn:
+    """Say why the header is not the one for this place. Raises EvidenceError: blob-header, update-header."""
+    header, _ = parse_header(view)
     for name, committed in _place_of(commitment).items():
         if (stated := getattr(header, name)) != committed:
             _refuse("update-header", commitment, f"says {name} {stated}; the ledger says {committed}.")
-    return start
+    _refuse("blob-header", commitment, "has a header in another spelling than the one for its place.")
 
 
 @dataclass(frozen=True, slots=True)

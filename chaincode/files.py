@@ -13,26 +13,24 @@ from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn
 from identity.errors import EvidenceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from typing_extensions import Buffer
-
-AT_ONCE: Final = 1 << 21
-"""Bytes of small pieces that are written at once."""
+LARGE_BUFFER: Final = 1 << 21
+"""Bytes of small pieces that are written at once: the system keeps what it is given so in larger parts, at half the price."""
 
 
 @contextmanager
-def replacing(path: Path, *, fsync: bool) -> Iterator[BinaryIO]:
+def replacing(path: Path, *, fsync: bool, buffering: int = -1) -> Iterator[BinaryIO]:
     """Write a file so that `path` holds either what it held or all of the new bytes, whenever the process dies.
 
     Yields a file beside it that nobody else can read (mode 0600), and renames it onto `path` at the end; on an
     error it is removed. Two writers of one path do not disturb each other: the last rename stays. `fsync` makes
-    it outlive a power cut as well.
+    it outlive a power cut as well. `buffering` as for `open`.
     """
     beside = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
     try:
-        with open(_made(beside, path), "wb") as file:
+        with open(_made(beside, path), "wb", buffering) as file:
             yield file
             if fsync:
                 file.flush()
@@ -66,19 +64,6 @@ def allocate(file: BinaryIO, size: int) -> None:
     except OSError as error:
         if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
             raise
-
-
-def joined(pieces: Sequence[Buffer]) -> Iterator[bytes]:
-    """The pieces' bytes in larger pieces: what is written at once, the system keeps in larger parts, in half of the time."""
-    together: list[Buffer] = []
-    size = 0
-    for piece in pieces:
-        together.append(piece)
-        size += memoryview(piece).nbytes
-        if size >= AT_ONCE:
-            yield b"".join(together)
-            together, size = [], 0
-    yield b"".join(together)
 
 
 def write_whole(path: Path, data: bytes | memoryview) -> None:

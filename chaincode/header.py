@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from chaincode.chunks import is_digest
 from identity import canonical
 from identity.errors import EvidenceError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from typing_extensions import Buffer
 
 HEADER_LIMIT: Final = 1024
@@ -67,34 +69,28 @@ _FIELDS: Final = frozenset(field.name for field in fields(Header))
 
 def format_header(header: Header) -> bytes:
     """The header line: canonical JSON (RFC 8785) and a newline."""
-    h = header
-    place = _to_salt(h.federation, h.agreement, h.round, h.attempt, h.base, h.member, h.encoding, h.length)
-    return place + h.salt.encode("ascii") + _AFTER_SALT
+    return _to_salt(vars(header)) + header.salt.encode("ascii") + _AFTER_SALT
 
 
-def match_header(
-    data: memoryview, *, federation: str, agreement: str, round_: int, attempt: int, base: str, member: str, encoding: str,
-    length: int,
-) -> int:  # fmt: skip
+def match_header(data: memoryview, place: Mapping[str, Any]) -> int:
     """The length of a blob's header where it is the one for this place, 0 where it is another or none.
 
-    There is one form for a header, and its last field, the salt, is its author's choice: the line is compared, which takes
-    a tenth of the time of parsing it.
+    `place` holds all fields of the `Header` but the salt, which is its author's choice. There is one form for a header, and
+    the salt is its last field: so the line is compared, and not parsed.
     """
-    before = _to_salt(federation, agreement, round_, attempt, base, member, encoding, length)
+    before = _to_salt(place)
     line = bytes(data[: len(before) + _SALT_DIGITS + len(_AFTER_SALT)])
     salt = line[len(before) : -len(_AFTER_SALT)].decode("ascii", "replace")
     return len(line) if line.startswith(before) and line.endswith(_AFTER_SALT) and is_digest(salt) else 0
 
 
-def _to_salt(  # noqa: PLR0917 (the fields, in their order)
-    federation: str, agreement: str, round_: int, attempt: int, base: str, member: str, encoding: str, length: int
-) -> bytes:
+def _to_salt(place: Mapping[str, Any]) -> bytes:
     """The header line up to its last field, the salt. Of values that have been checked, only a DID can need an escape."""
     return (
-        f'{{"agreement":"{agreement}","attempt":{attempt},"base":"{base}","encoding":"{encoding}","federation":"{federation}",'
-        f'"length":{length},"member":{_quoted(member)},"round":{round_},"salt":"'
-    ).encode("ascii")
+        f'{{"agreement":"{place["agreement"]}","attempt":{place["attempt"]},"base":"{place["base"]}",'
+        f'"encoding":"{place["encoding"]}","federation":"{place["federation"]}","length":{place["length"]},'
+        f'"member":{_quoted(place["member"])},"round":{place["round"]},"salt":"'
+    ).encode()
 
 
 def parse_header(data: Buffer) -> tuple[Header, int]:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from chaincode.chunks import chunk_root
-from chaincode.files import joined, mapped, ours_alone, refuse_file, replacing, sync
+from chaincode.files import LARGE_BUFFER, mapped, ours_alone, refuse_file, replacing, sync
 from chaincode.place import Place
 from identity.errors import EvidenceError
 
@@ -53,7 +53,7 @@ _NUMBER: Final = 32
 """Of a digest so many hex digits are in an index, and behind them the number of its blob, of so many bits."""
 
 _KEPT_AWAY: Final = frozenset({errno.ENOENT, errno.EXDEV, errno.EACCES, errno.EPERM, errno.EROFS})
-"""Why a file cannot be moved: it is on another file system, or in a folder that is not ours to change."""
+"""Why a file cannot be moved: it is gone, on another file system, or in a folder that is not ours to change."""
 
 
 def write_packs(folder: Path, blobs: Sequence[tuple[str, Buffer]], *, fsync: bool) -> list[Path]:
@@ -72,9 +72,9 @@ def write_packs(folder: Path, blobs: Sequence[tuple[str, Buffer]], *, fsync: boo
         rows = (f'["{digest}",{size}]' for (digest, _), size in zip(part, sizes[first:], strict=False))
         line = f"[{','.join(rows)}]\n".encode()
         paths.append(folder / _name(line))
-        with replacing(paths[-1], fsync=fsync) as file:
-            for piece in joined([line, *(blob for _, blob in part)]):
-                file.write(piece)
+        with replacing(paths[-1], fsync=fsync, buffering=LARGE_BUFFER) as file:
+            file.write(line)
+            file.writelines(blob for _, blob in part)
     return paths
 
 
@@ -216,12 +216,12 @@ class Packs:
                 self._warn(f"{error} What was only in it counts as missing.")
 
     def adopt(self, packs: Mapping[str, Mapping[str, Place]], *, fsync: bool) -> set[str]:
-        """Rename packs, by their paths, into the folder, which is there, if their own rows are the places, by digest, at which
-        the blobs have been verified, and nothing more; durable then, where `fsync` says so. Answers with those that moved.
+        """Rename packs, by their paths, into the folder, which is there; those that have moved, durable where `fsync` says so.
 
-        What stays has other rows, cannot be read, or is not ours to move: on another file system, in a folder that we may not
+        A pack moves if its own rows are the places, by digest, at which the blobs have been verified, and nothing more. What
+        stays has other rows, cannot be read, or is not ours to move: on another file system, in a folder that we may not
         change, or a file that another user has, or can open or name. What remains: a process of our own user that holds it
-        open for writing, and whoever may change its folder just then.
+        open for writing, and whoever may change its folder just then. Raises OSError; some may have moved by then.
         """
         ready: dict[Path, tuple[bytes, list[tuple[str, int]]]] = {}
         for path, places in packs.items():

@@ -24,9 +24,11 @@ AT_FIRST = 64
 """So many are in the first call of a round that has several for each worker: whoever commits has something to do sooner."""
 WORTH_A_CALL = 0.005
 """Seconds of training for each call from which a second one pays: its worker must be told, and heard."""
-SOON, FEW = 0.003, 64
-"""So few answers wait for the others so many seconds: to commit to those apart costs about as long, a wait for the disk and
+LINGER_SECONDS = 0.003
+"""So long answers wait at most for the last others: to commit to those apart costs about as long, a wait for the disk and
 threads that are woken twice."""
+LINGER_MOST = 64
+"""Of more answers than these each part is worth a submission of its own."""
 
 
 class Dispatch:
@@ -48,7 +50,8 @@ class Dispatch:
         return info
 
     def train(self, orders: Sequence[TrainOrder], *, seconds: float | None = None) -> Iterator[Sequence[Answer]]:
-        """Carry out orders of one round; yields answers as they come, in ``seconds`` at most where that is given.
+        """Carry out orders of one round; yields answers as they come, in ``seconds`` at most where that is given. A few wait a
+        moment for the last others.
 
         An order whose worker dies is tried again alone, and so are orders whose worker has used half of the time
         that is left without an answer. Failures: those of ``LocalTrainer.carry_out``, ``worker-died``,
@@ -59,18 +62,30 @@ class Dispatch:
         """
         if len({order.header.base for order in orders}) > 1:
             raise ValueError("the orders of one call have one base model")
-        until = math.inf if seconds is None else time.monotonic() + seconds
         pool = self._pool()
         calls = self._deal(orders, pool.workers)
+        until = math.inf if seconds is None else time.monotonic() + seconds
+        held, linger = list[Answer](), math.inf
+        for answers in self._answered(pool, calls, until):
+            linger = linger if held else time.monotonic() + LINGER_SECONDS
+            held += answers
+            if held and (calls or len(held) > LINGER_MOST or not pool.poll(max(0.0, linger - time.monotonic()))):
+                yield held
+                held = []
+        if held:
+            yield held
+
+    def _answered(self, pool: Pool, calls: deque[Call], until: float) -> Iterator[list[Answer]]:
+        """Carry out the calls of a round's training, to which those are added that are tried again; yields what each call
+        answers, which may be nothing yet. ``until`` is of the monotonic clock. Raises as ``train``."""
 
         def limit(call: Call) -> float:
             left = until - time.monotonic()
             return left / 2 if calls or len(call.arguments[1]) > 1 else left
 
         began, first = time.monotonic(), True
-        answers: list[Answer] = []
         for call, result in pool.run(calls, limit):
-            batch = call.arguments[1]
+            batch, answers = call.arguments[1], list[Answer]()
             if not isinstance(result, Error):
                 if first:  # those that come later have waited for whoever deals with the answers
                     self._seconds_each, first = (time.monotonic() - began) / max(1, len(result)), False
@@ -78,16 +93,14 @@ class Dispatch:
                 rest = balanced(batch[len(result) :], [1] * (len(batch) - len(result)), pool.workers)
                 calls.extend(_training(part, call.arguments[0], -1) for part in rest)
                 pool.begin(calls, limit)
-                answers += result
+                answers = result
             elif result.code in (DIED, LATE) and len(batch) > 1:
                 calls.extend(_training([order], None, -1, 2) for order in batch)
             elif result.code == DIED and call.tries < self._tries:
                 calls.append(_training(batch, None, -1, call.tries + 1))
             else:
-                answers += [_failure(order, result) for order in batch]
-            if answers and (calls or len(answers) > FEW or not pool.soon(SOON)):
-                yield answers
-                answers = []
+                answers = [_failure(order, result) for order in batch]
+            yield answers
 
     def _deal(self, orders: Sequence[TrainOrder], workers: int) -> deque[Call]:
         """The calls of a round's training: as many as pay, of equal weight as far as known."""

@@ -58,8 +58,9 @@ class Pool(Protocol):
         """
         ...
 
-    def soon(self, seconds: float) -> bool:
-        """Whether a run has the next answer at once when it is asked on; so many seconds are waited for one."""
+    def poll(self, seconds: float) -> bool:
+        """Whether a run has its next answer at once when it is asked on; waits so many seconds for one, none where nothing is
+        under way."""
         ...
 
 

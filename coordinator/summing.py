@@ -156,17 +156,18 @@ class Summing:
         What another worker has stored since this one started is not looked for: at worst it is stored twice.
         """
         stored = self._blobs.find([digest for digest, _, _ in packed], look=False)
-        packs: dict[str, dict[str, tuple[Place, memoryview]]] = {}
-        single = dict[str, memoryview]()
+        places: dict[str, dict[str, Place]] = {}  # of what is not in the store, by its pack
+        for digest, place, _ in packed:
+            if digest not in stored:
+                places.setdefault(place.path, {})[digest] = place
+        moved = self._blobs.adopt_packs(places)
+        small, single = dict[str, memoryview](), dict[str, memoryview]()
         for digest, place, blob in packed:
             if digest in stored:
-                single |= {} if _holds(stored[digest], blob) else {digest: blob}
-            else:
-                packs.setdefault(place.path, {})[digest] = place, blob
-        moved = self._blobs.adopt_packs({path: {d: p for d, (p, _) in blobs.items()} for path, blobs in packs.items()})
-        rest = {d: blob for path, blobs in packs.items() if path not in moved for d, (_, blob) in blobs.items()}
-        small = {digest: blob for digest, blob in rest.items() if len(blob) <= SMALL}
-        single |= {digest: blob for digest, blob in rest.items() if len(blob) > SMALL}
+                if not _holds(stored[digest], blob):
+                    single[digest] = blob
+            elif place.path not in moved:
+                (small if len(blob) <= SMALL else single)[digest] = blob
         if small:
             self._blobs.put_small(list(small.items()))
         for digest, blob in single.items():

@@ -2,13 +2,12 @@
 """What travels between this process and a worker: columns in the place of objects, and small calls and answers as JSON.
 
 Ray's serialiser asks Python about every object of a class, and a call may have thousands of them: as plain values they
-take a fifth of the time. Most of what orders say is the same for all of them, and travels once. JSON is for a line
+take a fraction of the time. Most of what orders and deliveries say is the same for all of them, and travels once. JSON is for a line
 (``coordinator.line``), over which nothing is unpickled.
 """
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
 from itertools import repeat
 from typing import Any, Final
 
@@ -28,7 +27,6 @@ _FINISH: Final = "finish"
 _TRAINED: Final = "trained"
 _AGGREGATED: Final = "aggregated"
 _ERROR: Final = "error"
-_OF_PLACE: Final = -len(fields(Place))
 _FAMILIES: Final = {
     family.__name__: family for family in (Error, Rejected, EvidenceError, CredentialError, Unavailable, UsageError)
 }
@@ -54,7 +52,8 @@ def unpack(argument: Any) -> Any:
             rows = _to_rows(count, columns)
             return [TrainOrder(site, seed, Header(*header), outbox) for site, seed, *header, outbox in rows]
         case (str(kind), int(count), list(columns)) if kind == _DELIVERIES:
-            return [Delivery(Commitment(*row[:_OF_PLACE]), Place(*row[_OF_PLACE:])) for row in _to_rows(count, columns)]
+            deliveries = _to_rows(count, columns)
+            return [Delivery(Commitment(*made), Place(path, offset, size)) for *made, path, offset, size in deliveries]
         case (str(kind), list(row)) if kind == _FINISH:
             return FinishOrder(*row)
     return argument

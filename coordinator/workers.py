@@ -157,8 +157,8 @@ class Workers:
                 references = method.remote(call.method, *map(pack, call.arguments))
                 slot.answer, *call.kept = references if call.returns > 1 else [references]
 
-    def soon(self, seconds: float) -> bool:
-        """See ``Pool.soon``."""
+    def poll(self, seconds: float) -> bool:
+        """See ``Pool.poll``."""
         answers = [slot.answer for slot in self._slots if slot.call is not None]
         return bool(answers) and bool(_wait(answers, seconds))
 

@@ -54,9 +54,10 @@ class Trainer(Protocol):
     def train(
         self, orders: Sequence[TrainOrder], *, seconds: float | None = None
     ) -> Iterator[Sequence[TrainResult | TrainFailure]]:
-        """Carry out orders of one round (one base model); yields each worker's answers as it finishes.
+        """Carry out orders of one round (one base model); yields answers as workers finish, those of several together where
+        they do so together.
 
-        Every order is answered exactly once, in ``seconds`` at most where that is given. A worker that dies is a ``TrainFailure`` after a bounded number
-        of tries, never an exception and never silence.
+        Every order is answered exactly once, in ``seconds`` at most where that is given. A worker that dies is a
+        ``TrainFailure`` after a bounded number of tries, never an exception and never silence.
         """
         ...

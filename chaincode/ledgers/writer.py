@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The writing half of the embedded ledger: judges a batch and stores it under the file's write lock."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from chaincode import contract, state
 from chaincode.checkpoints import Checkpoint, open_checkpoint, sign_checkpoint
@@ -43,8 +43,7 @@ class Writer(Store):
     def _judge(self, opened: Sequence[Entry | Rejected]) -> tuple[list[Outcome], list[Entry], dict[str, bytes]]:
         """Return an outcome for each, the entries to store, and what they write."""
         known = self._inside.indexes([e.id for e in opened if isinstance(e, Entry)])
-        declared = {e.id: contract.keys(e) for e in opened if isinstance(e, Entry) and e.id not in known}
-        values = self._values(declared)
+        values = self._values([e for e in opened if isinstance(e, Entry) and e.id not in known])
         door = self._door.under(values[state.FEDERATION])
         outcomes: list[Outcome | None] = []
         now: int | None = None
@@ -58,7 +57,7 @@ class Writer(Store):
                 outcomes.append(door.refusal(entry, now))
         judged = [(i, e) for i, e in enumerate(opened) if isinstance(e, Entry) and outcomes[i] is None]
         entries = [entry for _, entry in judged]
-        verdicts, writes = contract.apply_all(entries, values, declared)
+        verdicts, writes = contract.apply_all(entries, values)
         accepted: list[Entry] = []
         for (i, entry), verdict in zip(judged, verdicts, strict=True):
             if verdict is None:
@@ -68,10 +67,10 @@ class Writer(Store):
             outcomes[i] = Receipt(entry.id, known[entry.id]) if entry.id in known else verdict
         return [outcome for outcome in outcomes if outcome is not None], accepted, writes
 
-    def _values(self, declared: Mapping[str, frozenset[str]]) -> dict[str, bytes | None]:
-        """Return what the contract asks for about entries that the ledger does not hold, in one read, from their keys by id."""
-        absent = dict.fromkeys(map(state.entry_key, declared))
-        return {**absent, **self._recent.get({state.FEDERATION}.union(*declared.values()) - absent.keys())}
+    def _values(self, new: Sequence[Entry]) -> dict[str, bytes | None]:
+        """Return what the contract asks for about entries that the ledger does not hold, in one read."""
+        absent = dict.fromkeys(state.entry_key(entry.id) for entry in new)
+        return {**absent, **self._recent.get((contract.keys_of(new) | {state.FEDERATION}) - absent.keys())}
 
     def _check_signer(self, checkpoint: Checkpoint) -> None:
         """Refuse a signer whose signatures are not those of the ledger's key (UsageError ledger-wrong-key)."""

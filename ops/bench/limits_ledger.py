@@ -15,7 +15,7 @@ from chaincode.audit.export import export
 from chaincode.audit.folder_source import folder_source
 from chaincode.audit.replay import replay
 from chaincode.audit.report import Draft
-from chaincode.crew import SIGNATURE_THREADS
+from chaincode.crew import CREW_THREADS
 from chaincode.threads import CORES
 from ops.bench import ledgers
 from ops.bench.ledgers import (
@@ -108,7 +108,7 @@ def ledger_rows(quick: bool) -> list[Row]:
     return [
         row(f"{what}, each second", f"{ours:,.0f}/s", "5,000/s wanted", ours / 5000, 1.0, "at-least", note),
         row(f"{what}, to the bare Ed25519 verify rate of one core", f"{ours:,.0f}/s", f"{bare:,.0f}/s", 1 / large.ratio,
-            0.6, "at-least", f"batches of {LARGE}; the ledger verifies on {SIGNATURE_THREADS} cores"),
+            0.6, "at-least", f"batches of {LARGE}; the ledger verifies on {CREW_THREADS} cores"),
     ]  # fmt: skip
 
 

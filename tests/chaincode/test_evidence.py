@@ -117,7 +117,14 @@ def test_many_are_verified_as_each_is_alone(crew: Crew | None, monkeypatch: pyte
     elsewhere = site_blob(replace(HEAD, round=HEAD.round + 1), [0.25, -1, 2, 0], SPECS)
     pairs = [(COMMITMENT, BLOB), (COMMITMENT, damaged), (COMMITMENT, BLOB[:-1]), (COMMITMENT, b""),
              (commit(HEAD, elsewhere, 7), elsewhere), (commit(HEAD, b"rubbish", 7), b"rubbish")]  # fmt: skip
+    hashed = list[int]()
+    if crew is not None:
+        map_ = crew.map
+        monkeypatch.setattr(
+            crew, "map", lambda work, items, each: (hashed.append(len(items)), map_(work, items, each))[1]
+        )
     many = verify_all([(commitment, memoryview(data)) for commitment, data in pairs * 3], crew)
+    assert hashed == ([] if crew is None else [18])
     for (commitment, data), found in zip(pairs * 3, many, strict=True):
         if isinstance(found, EvidenceError):
             alone = refusal(commitment, data)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chaincode import files, packs
+from chaincode import packs
 from chaincode.blobs import BlobStore
 from chaincode.chunks import chunk_root
 from chaincode.packs import Packs, read_index, write_packs
@@ -20,10 +20,10 @@ from identity.errors import EvidenceError
 BLOBS = [(chunk_root(blob), blob) for blob in (b"one", b"", b"three" * 100, b"four\n")]
 
 
-@pytest.mark.parametrize("at_once", [1, 100, 1 << 21])
-def test_every_blob_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+@pytest.mark.parametrize("buffer", [2, 100, packs.LARGE_BUFFER])
+def test_every_blob_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, buffer: int) -> None:
     monkeypatch.setattr(packs, "MOST", 3)
-    monkeypatch.setattr(files, "AT_ONCE", at_once)
+    monkeypatch.setattr(packs, "LARGE_BUFFER", buffer)
     paths = write_packs(tmp_path / "packs", BLOBS, fsync=True)
     assert [path.stat().st_mode & 0o777 for path in paths] == [0o600, 0o600]
     found = Packs(tmp_path / "packs").find([digest for digest, _ in BLOBS] + ["0" * 64])

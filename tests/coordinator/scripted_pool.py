@@ -59,7 +59,7 @@ class Scripted:
         """Notes the sites of the calls that could begin."""
         self.begun.append([site for call in calls for site in names(call)])
 
-    def soon(self, seconds: float) -> bool:
+    def poll(self, seconds: float) -> bool:
         return bool(self._answered)
 
 

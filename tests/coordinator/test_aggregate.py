@@ -46,8 +46,8 @@ class Recording:
     def begin(self, calls: deque[Call], limit: Callable[[Call], float]) -> None:
         self._pool.begin(calls, limit)
 
-    def soon(self, seconds: float) -> bool:
-        return self._pool.soon(seconds)
+    def poll(self, seconds: float) -> bool:
+        return self._pool.poll(seconds)
 
 
 class World:

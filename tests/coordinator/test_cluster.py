@@ -4,6 +4,7 @@
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from multiprocessing.connection import wait
@@ -16,6 +17,7 @@ import ray
 from chaincode.models import digest_file
 from coordinator.cluster import Cluster
 from coordinator.jobs import ClusterSettings
+from coordinator.pool import Call
 from coordinator.ports import FinishOrder
 from coordinator.processes import make_folder
 from identity.errors import Error, Unavailable, UsageError
@@ -134,6 +136,18 @@ def test_a_task_that_hangs_is_bounded_and_alone(lines: bool, make: Make) -> None
     terms, asked, answers = first_round(cluster, settings, seconds=20.0, light=lines)
     assert {s: a.code for s, a in answers.items() if isinstance(a, TrainFailure)} == {"site-02": "training-timeout"}
     assert rounds.finish_round(cluster, terms, [o for o in asked if o.site != "site-02"], answers).model
+
+
+@pytest.mark.parametrize("lines", [False, True])
+def test_whoever_polls_waits_for_an_answer_and_no_longer(lines: bool, make: Make) -> None:
+    cluster, settings = make("while site == 1:\n    time.sleep(60)", workers=2, lines=lines)
+    cluster.ready()
+    info, pool = cluster.describe(), cluster._pool()
+    slow, quick = rounds.orders(settings, info, rounds.agreement(info), info.initial, 1)[1::-1]
+    assert not pool.poll(60), "nothing is under way"
+    for order, seconds, answered in ((slow, 0.05, False), (quick, 60, True)):
+        pool.begin(deque([Call("train", "train", (None, [order]), light=True)]), lambda _: 60.0)
+        assert pool.poll(seconds) == answered
 
 
 def test_small_calls_take_a_line_and_large_ones_do_not(make: Make) -> None:

@@ -86,11 +86,29 @@ def test_few_answers_wait_for_the_last_others(monkeypatch: pytest.MonkeyPatch) -
     pool = Scripted(lambda call: [result(s) for s in names(call)], at_once=2)
     assert sorted(*answered(pool)) == list(SITES)
     assert len(pool.calls) == 2
-    monkeypatch.setattr("coordinator.dispatch.FEW", 3)
+    monkeypatch.setattr("coordinator.dispatch.LINGER_MOST", 3)
     assert len(answered(pool)) == 2, "many do not wait"
     monkeypatch.setattr("coordinator.dispatch.AT_A_TIME", 1)
     monkeypatch.setattr("coordinator.dispatch.AT_FIRST", 1)
     assert len(answered(pool)[0]) == 1, "nor where there is more to be trained"
+
+
+def test_answers_are_not_lost_where_no_other_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = Scripted(lambda call: [result(s) for s in names(call)])
+    monkeypatch.setattr(pool, "poll", lambda seconds: True)
+    assert sorted(site for batch in answered(pool) for site in batch) == list(SITES)
+
+
+def test_answers_wait_once_whatever_comes_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    pool = Scripted(lambda call: [result(s) for s in names(call)], workers=len(SITES), at_once=len(SITES))
+    poll = pool.poll
+    monkeypatch.setattr(pool, "poll", lambda seconds: (waited.append(seconds), poll(seconds))[1])
+    monkeypatch.setattr("coordinator.dispatch.LINGER_SECONDS", 1000.0)
+    assert len(answered(pool)) == 1
+    assert len(waited) == len(SITES)
+    assert sorted(waited, reverse=True) == waited
+    assert waited[0] > waited[-1], "from the first one on"
 
 
 def test_answers_that_waited_are_not_lost_where_the_others_worker_is() -> None:

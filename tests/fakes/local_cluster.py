@@ -46,7 +46,7 @@ class _OneProcess:
     def begin(self, calls: deque[Call], limit: Callable[[Call], float]) -> None:
         """Nothing to do: one process carries out all calls, in turn."""
 
-    def soon(self, seconds: float) -> bool:
+    def poll(self, seconds: float) -> bool:
         return False
 
     def _result(self, call: Call, future: Future[Any], seconds: float | None) -> Any:

@@ -2,7 +2,10 @@
 """The events of a run as a file: what a line says, when lines are written, and a real run whose file tells it."""
 
 import json
+from enum import IntEnum
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 import pytest
 
@@ -35,6 +38,29 @@ def test_long_lists_are_written_as_their_length(tmp_path: Path) -> None:
     with Recorder(tmp_path / "events", lambda _: None) as recorder:
         recorder(Event("open", 1, 1, {"few": ["a"] * FEW, "many": ["a"] * (FEW + 1), "by": dict.fromkeys(range(1000))}))
     assert lines(tmp_path / "events")[1]["facts"] == {"few": ["a"] * FEW, "many": {"count": 9}, "by": {"count": 1000}}
+
+
+class Kind(IntEnum):
+    ONE = 1
+
+
+class Pair(NamedTuple):
+    one: int
+    two: str
+
+
+def test_what_is_like_a_number_or_a_list_is_written_as_one(tmp_path: Path) -> None:
+    facts = {
+        "none": None,
+        "number": Kind.ONE,
+        "pair": Pair(1, "b"),
+        "by": MappingProxyType({"a": 1}),
+        "path": Path("x"),
+    }
+    with Recorder(tmp_path / "events", lambda _: None) as recorder:
+        recorder(Event("open", 1, 1, facts))
+    expected = {"none": None, "number": 1, "pair": [1, "b"], "by": {"a": 1}, "path": "x"}
+    assert lines(tmp_path / "events")[1]["facts"] == expected
 
 
 def test_a_round_is_written_at_its_end_and_the_rest_at_the_end(tmp_path: Path) -> None:
