@@ -14,6 +14,7 @@ from chaincode.ledgers.sqlite import SqliteLedger
 from chaincode.proofs import LogSource, ScannedLog, is_proof, make_entry_proof
 from chaincode.trust import KEY_FILE
 from identity.errors import UsageError
+from identity.wording import counted
 from ops import channel_run, heads, output
 from ops.audits import place
 from ops.options import path_and
@@ -35,9 +36,9 @@ def export(out: Path, path: str | None) -> None:
             files, remarks = write_export(source, out), source.remarks
     for remark in remarks:
         output.note(remark, "yellow")
-    output.line(f"wrote {out}: {len(files)} files, {out.stat().st_size} bytes")
+    output.line(f"wrote {out}: {counted(len(files), 'file')}, {counted(out.stat().st_size, 'byte')}")
     blobs = sum(file.name.startswith("blobs/") for file in files)
-    output.line(f"It holds the single updates of sites ({blobs} blobs): treat it as confidential.")
+    output.line(f"It holds the single updates of sites ({counted(blobs, 'blob')}): treat it as confidential.")
     output.next_command("audit", "verify", out)
 
 
@@ -88,7 +89,7 @@ def keep_head(out: Path, path: str | None) -> None:
             note = source.checkpoint()
     write_whole(out, note.encode())
     checkpoint = stated_head(note)
-    output.line(f"wrote {out}: the head of {checkpoint.origin} at {checkpoint.size} entries")
+    output.line(f"wrote {out}: the head of {checkpoint.origin} at {counted(checkpoint.size, 'entry')}")
     output.line(
         "Keep it where nobody who runs the federation can change it. Later it shows that nothing was rewritten:"
     )

@@ -23,6 +23,7 @@ from coordinator.jobs import Baselines, ClusterSettings, TaskInfo
 from coordinator.rounds import Driver
 from coordinator.steps import Clock, Event
 from identity.errors import Rejected, Unavailable, UsageError
+from identity.wording import counted
 from ops import output
 from ops.attesting import recompute_round
 from ops.clock import utc, wait_until
@@ -198,8 +199,8 @@ class Run:
             raise UsageError("run-task-changed", f"The task {self._file.task} changed since its agreement was signed.",
                              next="restore the task's file, or use another --dir")  # fmt: skip
         self._narrator.title("2. The agreement")
-        self._narrator.say(f"  {agreement['title']}: {proposal.agreement[:12]}, {agreement['rounds']} rounds, "
-                           f"at least {agreement['min_participants']} of {len(agreement['parties'])} sites")  # fmt: skip
+        self._narrator.say(f"  {agreement['title']}: {proposal.agreement[:12]}, {counted(agreement['rounds'], 'round')}, "
+                           f"at least {agreement['min_participants']} of {counted(len(agreement['parties']), 'site')}")  # fmt: skip
         return proposal
 
     def _proposal(self, ledger: RunLedger, coordinator: Author, keys: Keys, task: TaskInfo) -> Entry:
@@ -232,7 +233,7 @@ class Run:
             if isinstance(outcome, Rejected):
                 raise outcome
         self._tell("signed")
-        self._narrator.say(f"  verified and signed by {len(agents)} sites")
+        self._narrator.say(f"  verified and signed by {counted(len(agents), 'site')}")
         return agents
 
     def _coordinator_token(self, ledger: RunLedger, keys: Keys) -> str:

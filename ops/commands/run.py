@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from identity.errors import Rejected, UsageError
+from identity.wording import counted
 from ops import output, settings
 from ops.events import Recorder
 from ops.federation_file import FederationFile, load, locate
@@ -159,7 +160,9 @@ def _passphrase(path: str | None) -> str | None:
 
 
 def banner(narrator: Narrator, federation: FederationFile, place: RunFolder) -> None:
-    narrator.title(f"{federation.name}: {federation.sites} sites, {federation.rounds} rounds, in {place.path}")
+    narrator.title(
+        f"{federation.name}: {counted(federation.sites, 'site')}, {counted(federation.rounds, 'round')}, in {place.path}"
+    )
     narrator.say("  a simulation: every site runs on this machine")
     for fault in federation.faults:
         what = "delivers other bytes than it committed" if fault.kind == "tamper" else "falls silent in mid-round"
