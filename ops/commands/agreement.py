@@ -35,7 +35,7 @@ def agreement() -> None:
 @app.command()
 def show(path: PathArgument = None, wanted: AgreementOption = None, as_json: JsonOption = False) -> None:
     """Show an agreement's terms and who has signed them."""
-    with opened(path) as source:
+    with opened(path, announce=not as_json) as source:
         proposals = lineage.proposals(source)
         digest = choose(list(proposals), wanted)
         proposal = proposals[digest]
