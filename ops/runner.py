@@ -148,7 +148,7 @@ class Run:
             raise UsageError(
                 "run-file-changed",
                 f"{self._file.path} changed since the run in {self._folder.path} began:\n" + "\n".join(changes),
-                next=f"fedledger run {self._file.path} --dir ANOTHER_FOLDER",
+                next=output.command_line("run", self._file.path, "--dir", "ANOTHER_FOLDER"),
             )
         if changes and ledger is not None:
             write_whole(kept, self._file.path.read_bytes())  # nobody has signed anything yet

@@ -3,11 +3,12 @@
 
 import secrets
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,6 +58,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def run(
+    ctx: typer.Context,
     file: Annotated[str, typer.Argument(metavar="FILE", help="A federation file, or the name of a shipped one: demo.")],
     folder: Annotated[str | None, typer.Option("--dir", help="The run folder; runs/NAME without it.")] = None,
     ray_address: Annotated[
@@ -90,9 +92,7 @@ def run(
         dashboard=wanted, passphrase=passphrase, baselines=baselines,
     )  # fmt: skip
     home = None if channel is None else home_of(federation, channel, narrator)
-    said = (("--dir", folder), ("--ledger", ledger), ("--fabric-dir", fabric_dir), ("--fabric-profile", fabric_profile),
-            ("--passphrase-file", passphrase_file))  # fmt: skip
-    with _explaining([file, *(word for name, value in said if value for word in (name, value))], place):
+    with _explaining(file, _said(ctx), place, channel):
         finished = carry_out(partial(runner.Run, federation, place, options, home=home), narrator, events)
     return conclude(finished, as_json=json)
 
@@ -112,19 +112,37 @@ def home_of(federation: FederationFile, channel: "Channel", narrator: Narrator) 
     return import_module("ops.ledger_fabric").OnChannel(federation.name, channel, narrator.say)
 
 
+def _said(ctx: typer.Context) -> dict[str, object]:
+    """The options that the command line has, with their values; of a switch the name that it was turned with."""
+    said: dict[str, object] = {}
+    for one in ctx.command.params:
+        source = ctx.get_parameter_source(name := str(one.name))
+        if one.param_type_name == "option" and source is not None and source.name == "COMMANDLINE":
+            said[(one.secondary_opts if ctx.params[name] is False else one.opts)[0]] = ctx.params[name]
+    return said
+
+
+def _command(file: str, options: Mapping[str, object]) -> str:
+    """The command line with these options."""
+    words = [(name,) if isinstance(value, bool) else (name, value) for name, value in options.items()]
+    return output.command_line("run", file, *chain.from_iterable(words))
+
+
 @contextmanager
-def _explaining(words: Sequence[str], place: RunFolder) -> Iterator[None]:
-    """``words`` are those of the command, the file first. Say how a run that is interrupted goes on, and what can be run in the place of one that cannot."""
+def _explaining(file: str, said: Mapping[str, object], place: RunFolder, channel: "Channel | None") -> Iterator[None]:
+    """Say how a run that is interrupted goes on, and what can be run in the place of one that cannot: with all that was asked for."""
     try:
         yield
     except KeyboardInterrupt:
         output.note("Nothing is lost. The run goes on with:")
-        output.note(f"  {output.command_line('run', *words)}")
+        output.note(f"  {_command(file, said)}")
         raise
     except Rejected as refusal:
         if refusal.code in _ENDS:
-            again = output.command_line("run", words[0], "--dir", f"{place.path}-2")
-            raise Rejected(refusal.code, refusal.message, next=again) from refusal
+            anew = {**said, "--dir": f"{place.path}-2"}
+            if channel is not None and channel.folder is not None:  # one channel holds one federation
+                anew["--fabric-dir"] = f"{channel.folder}-2"
+            raise Rejected(refusal.code, refusal.message, next=_command(file, anew)) from refusal
         raise
 
 
