@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from identity.errors import Rejected, UsageError
+from identity.errors import CredentialError, Rejected, UsageError
 from identity.wording import counted
 from ops import output, settings
 from ops.events import Recorder
@@ -92,7 +92,7 @@ def run(
         dashboard=wanted, passphrase=passphrase, baselines=baselines,
     )  # fmt: skip
     home = None if channel is None else home_of(federation, channel, narrator)
-    with _explaining(file, _said(ctx), place, channel):
+    with _explaining(file, _said(ctx), place, channel, unlocked=passphrase is not None):
         finished = carry_out(partial(runner.Run, federation, place, options, home=home), narrator, events)
     return conclude(finished, as_json=json)
 
@@ -129,8 +129,13 @@ def _command(file: str, options: Mapping[str, object]) -> str:
 
 
 @contextmanager
-def _explaining(file: str, said: Mapping[str, object], place: RunFolder, channel: "Channel | None") -> Iterator[None]:
-    """Say how a run that is interrupted goes on, and what can be run in the place of one that cannot: with all that was asked for."""
+def _explaining(
+    file: str, said: Mapping[str, object], place: RunFolder, channel: "Channel | None", *, unlocked: bool
+) -> Iterator[None]:
+    """Say how a run that is interrupted goes on, and what can be run in the place of one that cannot: with all that was asked for.
+
+    ``unlocked`` says whether a passphrase was given for the keys.
+    """
     try:
         yield
     except KeyboardInterrupt:
@@ -143,6 +148,10 @@ def _explaining(file: str, said: Mapping[str, object], place: RunFolder, channel
             if channel is not None and channel.folder is not None:  # one channel holds one federation
                 anew["--fabric-dir"] = f"{channel.folder}-2"
             raise Rejected(refusal.code, refusal.message, next=_command(file, anew)) from refusal
+        raise
+    except CredentialError as error:
+        if error.code == "keystore-passphrase" and not unlocked:
+            error.next = _command(file, {**said, "--passphrase-file": "FILE"})
         raise
 
 
@@ -170,10 +179,14 @@ def _passphrase(path: str | None) -> str | None:
     """The first line of the passphrase file."""
     if path is None:
         return None
-    with Path(path).open("rb") as file:
-        lines = file.read(PASSPHRASE_LIMIT).decode("utf-8", "replace").splitlines()
+    how = f"write the passphrase into the first line of {path}, or name the file that has it with --passphrase-file"
+    try:
+        with Path(path).open("rb") as file:
+            lines = file.read(PASSPHRASE_LIMIT).decode("utf-8", "replace").splitlines()
+    except FileNotFoundError as error:
+        raise UsageError("path", f"There is no passphrase file {path}.", next=how) from error
     if not lines or not lines[0]:
-        raise UsageError("passphrase-empty", f"{path} has no passphrase in its first line.")
+        raise UsageError("passphrase-empty", f"{path} has no passphrase in its first line.", next=how)
     return lines[0]
 
 

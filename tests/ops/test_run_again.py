@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from identity.errors import Rejected
+from identity.errors import CredentialError, Rejected
 from ops import settings
 from ops.commands import run
 from tests.ops.runs import Terminal
@@ -81,3 +81,21 @@ def test_a_run_on_a_channel_is_begun_anew_on_another_one(
     terminal("run", file, "--ledger", "fabric", code=1)
     wanted = ["run", str(file), "--ledger", "fabric", "--dir", "runs/small-2", "--fabric-dir", ".fabric-2"]
     assert pasted(terminal.err.partition("next: ")[2]) == wanted
+
+
+def test_a_missing_passphrase_is_asked_for(terminal: Terminal, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ending(monkeypatch, CredentialError("keystore-passphrase", "keystore.json is encrypted: it needs its passphrase."))
+    terminal("run", file, "--workers", 2, code=1)
+    wanted = ["run", str(file), "--workers", "2", "--passphrase-file", "FILE"]
+    assert pasted(terminal.err.partition("next: ")[2]) == wanted
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\nsecond line\n"])
+def test_a_file_without_a_passphrase_is_refused_with_what_to_do(
+    terminal: Terminal, file: Path, content: bytes | None
+) -> None:
+    if content is not None:
+        Path("empty").write_bytes(content)
+    terminal("run", file, "--passphrase-file", "empty", code=2)
+    assert "next: write the passphrase into the first line of empty" in terminal.err
+    assert not Path("runs").exists()
