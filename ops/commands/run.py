@@ -22,6 +22,7 @@ from ops.federation_file import FederationFile, load, locate
 from ops.narrator import Narrator
 from ops.options import JsonOption
 from ops.run_folder import RunFolder
+from participant.tasks import locate_task
 
 if TYPE_CHECKING:
     from ops.ledger_network import Channel
@@ -78,6 +79,7 @@ def run(
 ) -> int:
     """Run a federation from its file, or resume its run."""
     federation = load(locate(file))
+    locate_task(federation.task, federation.path.parent)  # refuses what no worker could load: nothing is written yet
     place = RunFolder(Path(folder) if folder else Path(settings.text("runs") or "runs") / federation.name)
     channel = _channel(place, ledger, fabric_dir, fabric_profile)
     narrator = Narrator(federation.rounds)

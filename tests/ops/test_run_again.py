@@ -64,6 +64,16 @@ def test_the_command_that_goes_on_asks_for_the_same(
     assert asked[0] == asked[1]
 
 
+def test_a_class_that_the_task_s_file_does_not_have_is_missed_before_anything_is_written(terminal: Terminal) -> None:
+    Path("task.py").write_text("from participant import Task\nclass MyTask(Task):\n    name = 'mine'\n")
+    Path("small.toml").write_text(SMALL.format(task="task.py:My", rounds=1))
+    before = sorted(Path().iterdir())
+    terminal("run", "small.toml", "--events", "events", code=2)
+    assert "has no class My; its classes are MyTask" in terminal.err
+    assert "[task-class]" in terminal.err
+    assert sorted(Path().iterdir()) == before
+
+
 def test_a_run_that_cannot_go_on_is_begun_anew_with_the_same_options(
     terminal: Terminal, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
