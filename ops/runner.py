@@ -95,7 +95,7 @@ class Run:
             self._keep_file()
             if (finished := self._complete()) is not None:
                 return finished
-            cluster = stack.enter_context(Cluster(self._cluster_settings()))
+            cluster = stack.enter_context(Cluster(self._cluster_settings(), tell=self._replaced))
             keys = make_keys(self._folder.keys / "keystore.json", self._options.passphrase, self._file.site_names)
             ledger = stack.enter_context(self._home.open(self._folder, keys))
             self._keep_file(ledger)
@@ -275,6 +275,11 @@ class Run:
     def _warn(self, text: str) -> None:
         """Say what does not keep the run from going on."""
         self._narrator.say(f"  {text} Next: {output.command_line('audit', 'verify', self._folder.path)}", "yellow")
+
+    def _replaced(self, what: str) -> None:
+        """Say that a worker was lost and replaced."""
+        self._watch(Event("worker-replaced", 0, 0, {"message": what}))
+        self._narrator.say(f"  {what}", "yellow")
 
     def _tell(self, kind: str) -> None:
         """Tell whoever watches that a step outside the rounds is done."""
