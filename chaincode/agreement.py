@@ -12,6 +12,7 @@ from chaincode import schema
 from chaincode.state import Terms
 from identity import canonical
 from identity.errors import Rejected
+from identity.wording import counted
 
 WIDTH = {"int32": 4, "int64": 8}
 # An int32 holds q up to 2^30 with room for the sign; float64 holds every integer up to 2^53 exactly.
@@ -159,7 +160,8 @@ def check_terms(agreement: Mapping[str, Any], specs: Sequence[TensorSpec]) -> Te
     parties, largest = len(agreement["parties"]), max(s.bound for s in mean)
     if not sum_fits(parties, agreement["max_weight"], largest):
         raise Rejected(
-            "sum-could-overflow", f"{parties} parties x weight {agreement['max_weight']} x {largest} exceeds 2^63-1."
+            "sum-could-overflow",
+            f"{counted(parties, 'party')} x weight {agreement['max_weight']} x {largest} exceeds 2^63-1.",
         )
     return _terms(agreement, mean, largest)
 

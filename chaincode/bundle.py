@@ -25,6 +25,7 @@ from chaincode.files import mapped
 from chaincode.threads import CORES, stand_back
 from identity.errors import EvidenceError
 from identity.limits import ENVELOPE_LIMIT, NOTE_LIMIT
+from identity.wording import counted
 
 MAX_FILES: Final = 1_000_000
 _MAGIC: Final = b'{"files":['
@@ -202,7 +203,7 @@ def _parse(view: memoryview) -> dict[str, File]:
         if name not in files:
             refuse_index("bundle-missing", f"it names no {name}, which every bundle has")
     if start != len(view):
-        refuse_index("bundle-length", f"it accounts for {start} bytes, the file has {len(view)}")
+        refuse_index("bundle-length", f"it accounts for {counted(start, 'byte')}, the file has {len(view)}")
     return files
 
 
@@ -224,7 +225,9 @@ def _records(view: memoryview) -> tuple[list[tuple[int, str, str]], int]:
         refuse_index("bundle-index", f"record {len(records)}, at byte {position}, is not in its one form")
     foot = _ANY_FOOT.match(view, position)
     if foot is None:
-        refuse_index("bundle-index", f"it does not end as it must after {len(records)} records, at byte {position}")
+        refuse_index(
+            "bundle-index", f"it does not end as it must after {counted(len(records), 'record')}, at byte {position}"
+        )
     if foot[0] != _FOOT:
         refuse_index("bundle-version", f"format {foot[1].decode()!r} version {foot[2].decode()} is not known here")
     return records, foot.end()

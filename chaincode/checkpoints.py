@@ -16,6 +16,7 @@ from chaincode.notes import COSIGNATURE, ED25519, Cosignature, SignatureLine, Ve
 from identity import canonical
 from identity.errors import EvidenceError
 from identity.keys import Signer
+from identity.wording import counted
 
 MAX_PATH = 63
 MAX_EXTRA_CHARACTERS = 65536
@@ -219,5 +220,5 @@ def _hash(encoded: str, code: str) -> bytes:
     except EvidenceError as error:
         raise EvidenceError(code, f"{encoded[:64]!r} is not canonical base64.") from error
     if len(decoded) != HASH_BYTES:
-        raise EvidenceError(code, f"A hash has {len(decoded)} bytes, not {HASH_BYTES}.")
+        raise EvidenceError(code, f"A hash has {counted(len(decoded), 'byte')}, not {HASH_BYTES}.")
     return decoded

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from chaincode.chunks import CHUNK, chunk_hashes, chunk_root, root_of
 from chaincode.header import HEADER_LIMIT, ITEM_SIZE, Header, match_header, parse_header
 from identity.errors import EvidenceError
+from identity.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -145,7 +146,8 @@ def _verify(commitment: Commitment, data: memoryview, digest: str | None = None,
 
 def _check_size(commitment: Commitment, view: memoryview) -> None:
     if len(view) != commitment.size:
-        _refuse("update-size", commitment, f"has {len(view)} bytes; {commitment.size} were committed.")
+        why = f"has {counted(len(view), 'byte')}; {counted(commitment.size, 'was', 'were')} committed."
+        _refuse("update-size", commitment, why)
 
 
 def _check_form(commitment: Commitment, view: memoryview) -> int:
@@ -154,7 +156,9 @@ def _check_form(commitment: Commitment, view: memoryview) -> int:
     start = match_header(view, _place_of(commitment)) or _refuse_header(commitment, view)
     # (4) nothing but the integers behind it
     if len(view) - start != commitment.elements * ITEM_SIZE[commitment.encoding]:
-        why = f"has {len(view) - start} bytes of integers; {commitment.elements} of {commitment.encoding} are due."
+        why = (
+            f"has {counted(len(view) - start, 'byte')} of integers, not {commitment.elements} of {commitment.encoding}."
+        )
         _refuse("update-length", commitment, why)
     return start
 
@@ -199,7 +203,7 @@ class ShardReader:
         self._item = ITEM_SIZE[commitment.encoding]
         self._body = len(view) - commitment.elements * self._item
         if not 0 < self._body <= HEADER_LIMIT:  # the contract refuses such a commitment
-            _refuse("update-length", commitment, f"leaves {self._body} bytes for its header.")
+            _refuse("update-length", commitment, f"leaves {counted(self._body, 'byte')} for its header.")
         self._first = (self._body + start * self._item) // CHUNK if start else 0
         self._position = self._first * CHUNK
         last = -(-(self._body + stop * self._item) // CHUNK)

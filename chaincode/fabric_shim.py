@@ -24,6 +24,7 @@ from fabric_protos.peer import chaincode_pb2, chaincode_shim_pb2, proposal_pb2, 
 from google.protobuf.message import DecodeError
 
 from chaincode.fabric_transaction import FAULT, Context, Function, Refused, Response, Result
+from identity.wording import counted
 
 AT_ONCE = 512
 """Transactions under way on one stream; what comes beyond is refused."""
@@ -159,7 +160,7 @@ class Transaction:
         else:
             values = [await self._ask(_TYPE.GET_STATE, chaincode_shim_pb2.GetState(key=key)) for key in keys]
         if len(values) != len(keys):
-            raise PeerError(f"the peer answered with {len(values)} values for {len(keys)} keys")
+            raise PeerError(f"the peer answered with {counted(len(values), 'value')} for {counted(len(keys), 'key')}")
         return {key: value or None for key, value in zip(keys, values, strict=True)}
 
     async def put_many(self, values: dict[str, bytes]) -> None:

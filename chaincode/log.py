@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from hashlib import sha256
 
 from identity.errors import EvidenceError
+from identity.wording import counted
 
 HASH_BYTES = 32
 MAX_SIZE = 2**63 - 1
@@ -166,7 +167,7 @@ def verify_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes], 
     inner = (index ^ (size - 1)).bit_length()
     expected = inner + (index >> inner).bit_count()
     if len(path) != expected:
-        message = f"The proof for leaf {index} of {size} has {len(path)} hashes, not {expected}."
+        message = f"The proof for leaf {index} of {size} has {counted(len(path), 'hash')}, not {expected}."
         raise EvidenceError("inclusion-path-length", message)
     current = leaf
     for level, sibling in enumerate(path[:inner]):
@@ -189,14 +190,16 @@ def verify_consistency(old: int, new: int, old_root: bytes, new_root: bytes, pat
         if path:
             raise EvidenceError("consistency-path-length", f"A proof from size {old} to itself is empty.")
         if old_root != new_root:
-            raise EvidenceError("consistency-equal-sizes", f"Two trees of {old} leaves have different roots.")
+            raise EvidenceError(
+                "consistency-equal-sizes", f"Two trees of {counted(old, 'leaf', 'leaves')} have different roots."
+            )
         return
     shift = (old & -old).bit_length() - 1  # the level of the old tree's last complete subtree
     seeded = old != 1 << shift  # an old tree that is one subtree is its own seed, and not in the proof
     inner = ((old - 1) ^ (new - 1)).bit_length() - shift
     expected = int(seeded) + inner + ((old - 1) >> (shift + inner)).bit_count()
     if len(path) != expected:
-        message = f"The proof from size {old} to {new} has {len(path)} hashes, not {expected}."
+        message = f"The proof from size {old} to {new} has {counted(len(path), 'hash')}, not {expected}."
         raise EvidenceError("consistency-path-length", message)
     seed, rest = (path[0], path[1:]) if seeded else (old_root, path)
     from_old = from_new = seed
@@ -215,7 +218,7 @@ def verify_consistency(old: int, new: int, old_root: bytes, new_root: bytes, pat
 
 def _check_leaf_index(index: int, size: int) -> None:
     if not (0 <= index < size <= MAX_SIZE):
-        raise EvidenceError("inclusion-index", f"A tree of {size} leaves has no leaf {index}.")
+        raise EvidenceError("inclusion-index", f"A tree of {counted(size, 'leaf', 'leaves')} has no leaf {index}.")
 
 
 def _check_sizes(old: int, new: int) -> None:

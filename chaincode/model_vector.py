@@ -10,6 +10,7 @@ import numpy as np
 from chaincode.models import Tensor
 from chaincode.vector import vector_length
 from identity.errors import EvidenceError
+from identity.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -61,7 +62,9 @@ def to_model(vector: Floats, base: Mapping[str, Tensor], specs: Sequence[TensorS
             position += size
         model[spec.name] = tensor
     if position != len(raw):
-        raise EvidenceError("model-schema", f"The vector has {vector.size} elements, another number than the model.")
+        raise EvidenceError(
+            "model-schema", f"The vector has {counted(vector.size, 'element')}, another number than the model."
+        )
     return model
 
 

@@ -26,6 +26,7 @@ from chaincode.files import allocate, mapped, replacing
 from chaincode.threads import in_threads
 from identity import canonical
 from identity.errors import EvidenceError
+from identity.wording import counted
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -137,9 +138,12 @@ def read_safetensors(data: Buffer) -> dict[str, Tensor]:
     # (4) the body, exactly
     end = max((stop for _, stop in offsets.values()), default=0)
     if len(body) < end:
-        _refuse("model-truncated", f"The tensors need {end} bytes; {len(body)} follow the header.")
+        _refuse(
+            "model-truncated",
+            f"The tensors need {counted(end, 'byte')}; {counted(len(body), 'follows', 'follow')} the header.",
+        )
     if len(body) > end:
-        _refuse("model-trailing-bytes", f"{len(body) - end} bytes follow the last tensor.")
+        _refuse("model-trailing-bytes", f"{counted(len(body) - end, 'byte follows', 'bytes follow')} the last tensor.")
     found = {name: Tensor(*shapes[name], body[slice(*offsets[name])]) for name in sorted(shapes)}
     return _checked(found)
 
@@ -147,7 +151,10 @@ def read_safetensors(data: Buffer) -> dict[str, Tensor]:
 def _frame(view: memoryview) -> tuple[bytes, memoryview]:
     """The header's bytes, at most HEADER_LIMIT of them, and what follows."""
     if len(view) < _PREFIX:
-        _refuse("model-truncated", f"The file has {len(view)} bytes, fewer than the {_PREFIX} of its length field.")
+        _refuse(
+            "model-truncated",
+            f"The file has {counted(len(view), 'byte')}, fewer than the {_PREFIX} of its length field.",
+        )
     length = int.from_bytes(view[:_PREFIX], "little")
     if length > HEADER_LIMIT:
         for magic, what in _OTHER_FORMATS:
@@ -157,7 +164,7 @@ def _frame(view: memoryview) -> tuple[bytes, memoryview]:
                 )
         _refuse("model-header-size", f"The file states a header of {length} bytes; the limit is {HEADER_LIMIT}.")
     if len(view) < _PREFIX + length:
-        _refuse("model-truncated", f"The file ends within its header of {length} bytes.")
+        _refuse("model-truncated", f"The file ends within its header of {counted(length, 'byte')}.")
     return bytes(view[_PREFIX : _PREFIX + length]), view[_PREFIX + length :]
 
 
@@ -204,7 +211,8 @@ def _checked(tensors: Tensors) -> dict[str, Tensor]:
         data = view.cast("B") if view.nbytes else memoryview(b"")  # an empty view with a 0 in its shape has no cast
         if len(data) != size:
             _refuse(
-                "model-shape", f"Tensor {name} of shape {list(shape)} needs {size} bytes of {dtype}, not {len(data)}."
+                "model-shape",
+                f"Tensor {name} of shape {list(shape)} needs {counted(size, 'byte')} of {dtype}, not {len(data)}.",
             )
         if dtype == "bool" and bytes(data).translate(None, b"\x00\x01"):
             _refuse("model-bool", f"Tensor {name} holds a bool that is neither 0 nor 1.")

@@ -24,6 +24,7 @@ from chaincode.shards import shard_cuts
 from chaincode.threads import in_threads
 from chaincode.vector import vector_length
 from identity.errors import EvidenceError
+from identity.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -121,7 +122,7 @@ def finish(
     """
     length = vector_length(tensor_specs(agreement))
     if total.shape != (length,):
-        raise EvidenceError("sum-length", f"The sum has {total.size} elements; the model has {length}.")
+        raise EvidenceError("sum-length", f"The sum has {counted(total.size, 'element')}; the model has {length}.")
     return _finish(agreement, base, lambda *cut: total[slice(*cut)], weight, state, threads=threads, recorded=recorded)
 
 
@@ -148,7 +149,9 @@ def _finish(
     specs, terms = tensor_specs(agreement), agreement["aggregation"]
     optimiser, length = parse_optimiser(terms["optimiser"], terms["parameters"]), vector_length(specs)
     if state is not None and (not optimiser.rows or state.shape != (optimiser.rows, length)):
-        raise EvidenceError("optimiser-state", f"The state is not one of {optimiser.name} for {length} elements.")
+        raise EvidenceError(
+            "optimiser-state", f"The state is not one of {optimiser.name} for {counted(length, 'element')}."
+        )
     check_schema(base, specs)
     if recorded is not None and not _fits(recorded[1], base, specs):
         recorded = None
@@ -233,7 +236,7 @@ def load_state(agreement: Mapping[str, Any], data: memoryview) -> Doubles | None
     length = vector_length(tensor_specs(agreement))
     if len(data) != optimiser.rows * length * 8:
         raise EvidenceError(
-            "optimiser-state", f"The optimiser's state has {len(data)} bytes, not those of {optimiser.name}."
+            "optimiser-state", f"The optimiser's state has {counted(len(data), 'byte')}, not those of {optimiser.name}."
         )
     state = initial_state(optimiser, length)
     state.data.cast("B")[:] = data  # little-endian float64 as they lie; the contract wants elements, so not empty

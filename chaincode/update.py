@@ -39,6 +39,7 @@ from chaincode.vector import (
     vector_length,
 )
 from identity.errors import EvidenceError
+from identity.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -119,7 +120,9 @@ def blob_size(header: Header, specs: Sequence[TensorSpec]) -> int:
 def _length(header: Header, specs: Sequence[TensorSpec]) -> int:
     length = vector_length(specs)
     if header.length != length:
-        raise EvidenceError("update-length", f"The header states {header.length} elements; the model has {length}.")
+        raise EvidenceError(
+            "update-length", f"The header states {counted(header.length, 'element')}; the model has {length}."
+        )
     return length
 
 

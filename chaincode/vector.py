@@ -14,6 +14,7 @@ import numpy as np
 from chaincode.agreement import MAX_VALUE_BITS
 from chaincode.header import ITEM_SIZE
 from identity.errors import EvidenceError
+from identity.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -64,7 +65,9 @@ def runs(specs: Sequence[TensorSpec], encoding: str) -> list[Run]:
             continue
         bits = spec.clip_exponent + spec.fraction_bits
         if not 0 <= bits <= MAX_VALUE_BITS[encoding] or not 0 <= spec.fraction_bits <= _MAX_FRACTION_BITS:
-            message = f"Tensor {spec.name}: clip 2^{spec.clip_exponent} and {spec.fraction_bits} fraction bits"
+            message = (
+                f"Tensor {spec.name}: clip 2^{spec.clip_exponent} and {counted(spec.fraction_bits, 'fraction bit')}"
+            )
             raise EvidenceError("update-scale", f"{message} do not fit {encoding}.")
         start, position = position, position + spec.elements
         scale = (spec.clip_exponent, spec.fraction_bits)
@@ -107,7 +110,7 @@ class BodyReader:
         self._bytes = np.frombuffer(memoryview(body).cast("B"), np.uint8)
         self._item = ITEM_SIZE[encoding]
         if len(self._bytes) != length * self._item:
-            message = f"An update holds {len(self._bytes)} bytes; the model has {length} elements of {encoding}."
+            message = f"An update holds {counted(len(self._bytes), 'byte')}; the model has {counted(length, 'element')} of {encoding}."
             raise EvidenceError("update-length", message)
         self._buffer, self._raw = buffer, buffer.view(np.uint8)
 

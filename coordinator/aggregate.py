@@ -14,6 +14,7 @@ from chaincode.evidence import UNIT, judge, shard_cuts
 from coordinator.pool import DIED, Call, Pool, Reference, balanced, place, run_all
 from coordinator.ports import Delivery, FinishOrder, Outcome, PartialSum
 from identity.errors import EvidenceError, Unavailable
+from identity.wording import counted
 
 OVERHEAD, AT_ONCE = 1 << 17, 10 << 20
 """What one update costs in a sum beside its bytes, in bytes that take as long; and how many bytes one worker verifies and sums
@@ -119,7 +120,7 @@ class Aggregation:
                 self._model.keep("", None)
                 held = [self.sum(partial.summed) for partial in held]
             if sum(partial.weight for partial in held) != order.weight:
-                message = f"Round {order.round}: the sums are not of {order.weight} examples."
+                message = f"Round {order.round}: the sums are not of {counted(order.weight, 'example')}."
                 raise EvidenceError("weight-mismatch", message)
             try:
                 return self._finish(order, held)

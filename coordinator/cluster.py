@@ -9,6 +9,7 @@ import logging
 import secrets
 import shutil
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Self
@@ -46,10 +47,10 @@ class Cluster(Dispatch):
     of which nothing is left at the end; with one it joins that Ray and leaves it again.
     """
 
-    def __init__(self, settings: ClusterSettings) -> None:
-        """Nothing is started yet."""
+    def __init__(self, settings: ClusterSettings, *, tell: Callable[[str], None] = lambda _: None) -> None:
+        """Nothing is started yet. ``tell`` is told, in words, when a worker was lost and replaced."""
         super().__init__(self._pool, settings.sites, settings.tries)
-        self._settings, self._folder, self._joined = settings, "", False
+        self._settings, self._tell, self._folder, self._joined = settings, tell, "", False
         self._starting: Future[Workers] | None = None
         self._closed = threading.Event()
 
@@ -141,7 +142,7 @@ class Cluster(Dispatch):
             raise Unavailable(
                 "ray-start", f"Ray: cannot {act}: {error_line(error.__cause__ or error, -1)}", next="fedledger doctor"
             ) from error
-        return Workers(settings, workers, label, self._folder)
+        return Workers(settings, workers, label, self._folder, self._tell)
 
     def _start_ray(self, workers: int, common: dict[str, Any]) -> None:
         """Start a Ray of our own, whose files lie in a folder that nobody else can enter."""

@@ -11,9 +11,10 @@ import errno
 import os
 import socket
 import struct
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from multiprocessing.connection import Connection, Listener
+from multiprocessing.connection import Listener, wait
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +26,10 @@ LONGEST: Final = 1 << 26
 LONGEST_ANSWER: Final = 1 << 22
 """Bytes of an answer: 256 results have 100 kB."""
 STALL_SECONDS: Final = 10
-"""Nobody waits longer for a worker that does not read, or that stops in the middle of an answer: it has been stopped."""
+"""Nobody waits longer for a worker that does not read, or for the end of an answer that has begun: it has been stopped, or says a
+byte now and then, which would hold a round beyond its deadline."""
+_LENGTH: Final = 4
+"""Bytes before each message that say how long it is, as ``Connection`` writes them."""
 
 
 class Line:
@@ -33,16 +37,18 @@ class Line:
 
     def __init__(self, path: str) -> None:
         """Raises OSError where nobody listens."""
-        with socket.socket(socket.AF_UNIX) as made:
-            for bound in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
-                made.setsockopt(socket.SOL_SOCKET, bound, struct.pack("ll", STALL_SECONDS, 0))
-            made.connect(path)
-            self._connection = Connection(made.detach())
+        self._socket = socket.socket(socket.AF_UNIX)
         self._asked: tuple[int, str, Sequence[Any]] = 0, "", ()
+        try:
+            self._bound(socket.SO_SNDTIMEO, time.monotonic() + STALL_SECONDS)
+            self._socket.connect(path)
+        except OSError:
+            self.close()
+            raise
 
     def fileno(self) -> int:
         """The socket's number."""
-        return self._connection.fileno()
+        return self._socket.fileno()
 
     def ask(self, method: str, *arguments: Any) -> None:
         """Send a call; the answer to the one before has been read. Raises OSError where the worker is gone or stopped, or
@@ -52,21 +58,46 @@ class Line:
         if len(data) > LONGEST:
             raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
         self._asked = number, method, arguments
-        self._connection.send_bytes(data)
+        until = time.monotonic() + STALL_SECONDS
+        rest = memoryview(len(data).to_bytes(_LENGTH, "big") + data)
+        while rest:
+            self._bound(socket.SO_SNDTIMEO, until)
+            rest = rest[self._socket.send(rest) :]
 
     @property
     def answered(self) -> bool:
         """Whether there is something to read: an answer, or that the worker is gone."""
-        return self._connection.poll()
+        return bool(wait([self._socket], 0))
 
     def answer(self) -> Any:
-        """The answer to the last call, or the ``Error`` that it raised. Raises EOFError, OSError where the worker is gone or
-        stopped."""
-        return read_answer(self._connection.recv_bytes(LONGEST_ANSWER), *self._asked)
+        """The answer to the last call, or the ``Error`` that it raised. Raises EOFError, OSError where the worker is gone, or has not
+        said all of it in STALL_SECONDS."""
+        until = time.monotonic() + STALL_SECONDS
+        length = int.from_bytes(self._read(_LENGTH, until), "big")
+        if length > LONGEST_ANSWER:
+            raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
+        return read_answer(self._read(length, until), *self._asked)
+
+    def _read(self, size: int, until: float) -> bytes:
+        """So many bytes, all of them before a time on the monotonic clock. Raises EOFError, OSError."""
+        found = memoryview(bytearray(size))
+        position = 0
+        while position < size:
+            self._bound(socket.SO_RCVTIMEO, until)
+            if not (came := self._socket.recv_into(found[position:])):
+                raise EOFError
+            position += came
+        return bytes(found)
+
+    def _bound(self, what: int, until: float) -> None:
+        """Let the kernel give up sending or receiving at a time on the monotonic clock. Raises OSError where that is past."""
+        if (micros := int((until - time.monotonic()) * 1e6)) <= 0:  # 0 would be for ever
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        self._socket.setsockopt(socket.SOL_SOCKET, what, struct.pack("ll", *divmod(micros, 1_000_000)))
 
     def close(self) -> None:
         """Hang up: the worker then serves its other callers."""
-        self._connection.close()
+        self._socket.close()
 
 
 class Exchange:

@@ -45,6 +45,7 @@ from coordinator.steps import (
 )  # fmt: skip
 from coordinator.submitting import Submitter
 from identity.errors import EvidenceError, Rejected, Unavailable
+from identity.wording import counted
 from participant.agent import RoundView, read_round
 
 STALE = frozenset({"at-precedes-head", "not-in-standing", "reason-unfounded", "seal-too-early"})
@@ -145,7 +146,7 @@ class Driver:
             if isinstance(step, Finished):
                 return view
             if isinstance(step, Stuck):
-                message = f"Round {view.head.round} was given up {view.head.attempt} times; the agreement allows no further attempt."
+                message = f"Round {view.head.round} was given up {counted(view.head.attempt, 'time')}; the agreement allows no further attempt."
                 raise Rejected(step.code, message)
             try:
                 self._carry_out(step, view)

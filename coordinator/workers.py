@@ -57,9 +57,12 @@ class _Actor:
 class Workers:
     """The pool of ``coordinator.dispatch`` on Ray: one actor per slot."""
 
-    def __init__(self, settings: ClusterSettings, workers: int, label: str, folder: str) -> None:
-        """Start the workers without waiting for them; on this machine they take lines in ``folder``, which may be ""."""
-        self.workers = workers
+    def __init__(
+        self, settings: ClusterSettings, workers: int, label: str, folder: str, tell: Callable[[str], None]
+    ) -> None:
+        """Start the workers without waiting for them; on this machine they take lines in ``folder``, which may be "". ``tell``
+        is told of each that is replaced."""
+        self.workers, self._tell = workers, tell
         self._settings, self._label, self._folder, self._code = settings, label, folder, ""
         self._actor = ray.remote(_Actor)
         self._slots = [_Slot(number) for number in range(workers)]
@@ -113,6 +116,11 @@ class Workers:
         slot.opening = slot.handle.call.options(name=f"{self._label} open").remote("open", self._settings, self._folder)
         slot.until = time.monotonic() + self._settings.start_seconds
 
+    def _replace(self, slot: _Slot, why: Error) -> None:
+        """Start a worker in the place of one that was lost, and say so: whoever watches sees no more than a pause."""
+        self._tell(f"a worker was replaced: {why.message}")
+        self._open(slot)
+
     def _end(self, slot: _Slot) -> None:
         _hang_up(slot)
         if slot.handle is not None:
@@ -129,7 +137,7 @@ class Workers:
         if isinstance(hello, Error):
             slot.deaths += hello.code == DIED
             if hello.code == DIED and slot.deaths < self._settings.tries:
-                self._open(slot)
+                self._replace(slot, hello)
                 return
             self._end(slot)
             if hello.code not in (DIED, LATE):
@@ -182,7 +190,7 @@ class Workers:
         result = _value(slot.answer) if slot.line is None else _heard(slot, slot.line)
         slot.call, slot.answer, slot.until = None, None, math.inf
         if isinstance(result, Error) and result.code in (DIED, LATE, UNREADABLE):
-            self._open(slot)
+            self._replace(slot, result)
         return call, result
 
 

@@ -16,6 +16,7 @@ from identity import canonical, limits
 from identity.did import public_key_from_did
 from identity.errors import CredentialError, EvidenceError
 from identity.keys import SIGNATURE_LENGTH, Identity, verify_signature
+from identity.wording import counted
 
 PAYLOAD_LIMIT: Final = limits.PAYLOAD_LIMIT
 ENVELOPE_LIMIT: Final = limits.ENVELOPE_LIMIT
@@ -71,7 +72,7 @@ class Unsigned:
         """The signer's signature. Raises EvidenceError(envelope-signature): the signer did not answer with 64 bytes."""
         signature = self.signer.sign(pae(self.payload_type, self.payload))
         if len(signature) != SIGNATURE_LENGTH:
-            message = f"The signer of {self.signer.did} answered with {len(signature)} bytes."
+            message = f"The signer of {self.signer.did} answered with {counted(len(signature), 'byte')}."
             raise EvidenceError("envelope-signature", message)
         return signature
 

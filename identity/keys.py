@@ -24,6 +24,7 @@ from identity import canonical, vault
 from identity.did import did_from_public_key, public_key_from_did
 from identity.errors import CredentialError, EvidenceError
 from identity.vault import Cost, Lock
+from identity.wording import counted
 
 SIGNATURE_LENGTH: Final = 64
 SECRET_LENGTH: Final = 32
@@ -172,7 +173,7 @@ class Keystore:
         self._written = hashlib.sha256(data).digest()
 
     def __repr__(self) -> str:
-        return f"Keystore({str(self._path)!r}, {self.kind}, {len(self.names())} entries)"
+        return f"Keystore({str(self._path)!r}, {self.kind}, {counted(len(self.names()), 'entry')})"
 
     def __reduce__(self) -> NoReturn:
         # R6: keys never enter another process, least of all one that runs training code.

@@ -14,6 +14,7 @@ from chaincode.ledgers.sqlite import SqliteLedger
 from chaincode.proofs import LogSource, ScannedLog, is_proof, make_entry_proof
 from chaincode.trust import KEY_FILE
 from identity.errors import UsageError
+from identity.wording import counted
 from ops import channel_run, heads, output
 from ops.audits import place
 from ops.options import path_and
@@ -22,7 +23,7 @@ from ops.source import opened, read, which
 
 def export(out: Path, path: str | None) -> None:
     """Write everything that verification needs into one file."""
-    folder = place(path)
+    folder = place(path, announce=True)
     if folder.is_file():
         raise UsageError("not-a-run", f"{folder} is a file; a run folder is exported.")
     _check_free(out, "bundle", is_bundle)
@@ -35,9 +36,9 @@ def export(out: Path, path: str | None) -> None:
             files, remarks = write_export(source, out), source.remarks
     for remark in remarks:
         output.note(remark, "yellow")
-    output.line(f"wrote {out}: {len(files)} files, {out.stat().st_size} bytes")
+    output.line(f"wrote {out}: {counted(len(files), 'file')}, {counted(out.stat().st_size, 'byte')}")
     blobs = sum(file.name.startswith("blobs/") for file in files)
-    output.line(f"It holds the single updates of sites ({blobs} blobs): treat it as confidential.")
+    output.line(f"It holds the single updates of sites ({counted(blobs, 'blob')}): treat it as confidential.")
     output.next_command("audit", "verify", out)
 
 
@@ -45,13 +46,14 @@ def prove(arguments: Sequence[str], out: Path) -> None:
     """Write the proof that one entry is in the log, for somebody who has the federation's key alone."""
     path, text = path_and(arguments, "ENTRY")
     _check_free(out, "proof", lambda existing: is_proof(read_bounded(existing, 64)))
-    if _on_channel(place(path)):
+    where = place(path, announce=True)
+    if _on_channel(where):
         raise UsageError(
             "channel-no-proof",
             "No key signs the log of a Fabric channel, so no entry has a proof of its own: the channel's blocks are the proof.",
-            next=output.command_line("audit", "export", "-o", "evidence.bundle", place(path)),
+            next=output.command_line("audit", "export", "-o", "evidence.bundle", where),
         )
-    with opened(path) as source:
+    with opened(str(where)) as source:
         logged, _ = read(source, which(text, source.size))
         log: LogSource = (
             source if isinstance(source, SqliteLedger)
@@ -61,7 +63,7 @@ def prove(arguments: Sequence[str], out: Path) -> None:
     write_whole(out, proof.encode())
     output.line(f"wrote {out}: entry {logged.index} ({logged.id}) of {size}")
     output.line(f"Whoever holds the federation's {KEY_FILE} checks it with:")
-    output.next_command("audit", "verify", out, "--key", _key_of(path))
+    output.next_command("audit", "verify", out, "--key", _key_of(where))
 
 
 def _on_channel(where: Path) -> bool:
@@ -72,29 +74,29 @@ def _on_channel(where: Path) -> bool:
         return bundle.of_channel
 
 
-def _key_of(path: str | None) -> Path:
-    """The key file of the run that PATH means; of a bundle only its name, for the key is to come from elsewhere."""
-    return Path(KEY_FILE) if path is not None and Path(path).is_file() else place(path) / KEY_FILE
+def _key_of(where: Path) -> Path:
+    """The key file of a run; of a bundle only its name, for the key is to come from elsewhere."""
+    return Path(KEY_FILE) if where.is_file() else where / KEY_FILE
 
 
 def keep_head(out: Path, path: str | None) -> None:
     """Write the log's present signed checkpoint, to keep elsewhere."""
     _check_free(out, "checkpoint", heads.is_head_file)
-    run = None if path is not None and Path(path).is_file() else channel_run.read_run(place(path, announce=True))
+    where = place(path, announce=True)  # found once: while this is at work the newest run may become another one
+    run = None if where.is_file() else channel_run.read_run(where)
     if run is not None:
         note = channel_run.head(run)
     else:
-        with opened(path, announce=True) as source:
+        with opened(str(where)) as source:
             note = source.checkpoint()
     write_whole(out, note.encode())
     checkpoint = stated_head(note)
-    output.line(f"wrote {out}: the head of {checkpoint.origin} at {checkpoint.size} entries")
+    output.line(f"wrote {out}: the head of {checkpoint.origin} at {counted(checkpoint.size, 'entry')}")
     output.line(
         "Keep it where nobody who runs the federation can change it. Later it shows that nothing was rewritten:"
     )
-    output.next_command(
-        "audit", "verify", place(path), "--head", out
-    )  # by its name: the newest run will be another one
+    # By its name: the newest run will be another one.
+    output.next_command("audit", "verify", where, "--head", out)
 
 
 def _check_free(path: Path, what: str, is_ours: Callable[[Path], bool]) -> None:

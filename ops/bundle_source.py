@@ -22,6 +22,7 @@ from chaincode.ledgers.search import Place, Sought, Wanted, wanted_of
 from chaincode.ledgers.tables import Facet, facet_of, subjects_of
 from chaincode.log import leaf_hash, root
 from identity.errors import EvidenceError, Rejected, UsageError
+from identity.wording import counted
 from ops import output
 
 _LEAST_DIGITS = 4
@@ -53,7 +54,7 @@ class BundleSource:
         if (head.size, head.root) != (self.size, root([leaf_hash(e.envelope) for e in self._entries])):
             self._refuse(
                 "bundle-head",
-                f"The signed head is of {head.size} entries, or of other ones than {artefacts.ENTRIES} holds.",
+                f"The signed head is of {counted(head.size, 'entry')}, or of other ones than {artefacts.ENTRIES} holds.",
             )
         if self._entries and self._entries[0].federation != key.federation:
             self._refuse("bundle-federation", "The entries are of another federation than the key.")
@@ -108,7 +109,9 @@ class BundleSource:
 
     def submit(self, envelopes: Sequence[bytes]) -> list[Receipt | Rejected]:
         """Refused: a bundle is evidence."""
-        raise UsageError("ledger-read-only", f"A bundle takes no entries; {len(envelopes)} were submitted.")
+        raise UsageError(
+            "ledger-read-only", f"A bundle takes no entries; {counted(len(envelopes), 'was', 'were')} submitted."
+        )
 
     def get(self, keys: Collection[str]) -> dict[str, bytes | None]:
         """The replayed state under each key."""

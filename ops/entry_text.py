@@ -4,6 +4,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from chaincode.entries import Entry
+from identity.wording import counted
 from ops.names import Names
 from ops.output import short, short_did, when
 
@@ -72,7 +73,7 @@ def _rotate(entry: Entry, _names: Names) -> str:
 
 def _propose(entry: Entry, _names: Names) -> str:
     terms = entry.body["terms"]
-    parties = f"{len(terms['parties'])} parties, at least {terms['min_participants']}, {terms['rounds']} rounds"
+    parties = f"{counted(len(terms['parties']), 'party')}, at least {terms['min_participants']}, {counted(terms['rounds'], 'round')}"
     return f'agreement {short(entry.agreement)} "{terms["title"]}": {parties}'
 
 
@@ -88,7 +89,7 @@ def _open(entry: Entry, names: Names) -> str:
 
 def _commit(entry: Entry, _names: Names) -> str:
     shared = metrics(entry.body["metrics"])
-    return f"update {short(entry.subjects['update'])}, {entry.body['examples']} examples" + (
+    return f"update {short(entry.subjects['update'])}, {counted(entry.body['examples'], 'example')}" + (
         f", {shared}" if shared else ""
     )
 
@@ -109,12 +110,12 @@ def _claim(entry: Entry, _names: Names) -> str:
 
 def _record(entry: Entry, names: Names) -> str:
     left_out, held_out = reasons(entry.body["omitted"], names), metrics(entry.body["metrics"])
-    parts = [f"model {short(entry.subjects['model'])} of {len(entry.body['included'])} updates"]
+    parts = [f"model {short(entry.subjects['model'])} of {counted(len(entry.body['included']), 'update')}"]
     return "; ".join([*parts, *([f"omitted: {left_out}"] if left_out else []), *([held_out] if held_out else [])])
 
 
 def _release(entry: Entry, _names: Names) -> str:
-    return f"model {short(entry.subjects['model'])}, {len(entry.body['attestations'])} attestations"
+    return f"model {short(entry.subjects['model'])}, {counted(len(entry.body['attestations']), 'attestation')}"
 
 
 def _attest(entry: Entry, _names: Names) -> str:

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from identity.wording import counted
 from ops import toml_document
 from ops.file_fields import (
     AGREEMENT,
@@ -255,12 +256,12 @@ def _terms(
             parameters[name] = defaults[name] if value is None else value
     if terms["min_participants"] is None:
         terms["min_participants"] = sites // 2 + 1
-    counted = {("agreement", "min_participants"): (1, terms["min_participants"])} | {
+    bounds = {("agreement", "min_participants"): (1, terms["min_participants"])} | {
         ("agreement", "attestations", name): (0, number) for name, number in attestations.items()
     }
-    for keys, (least, number) in counted.items():
+    for keys, (least, number) in bounds.items():
         if number > sites:
-            document.refuse("file-value", keys, f"[{'.'.join(keys[:-1])}] {keys[-1]} = {number} is more than the {sites} sites",
+            document.refuse("file-value", keys, f"[{'.'.join(keys[:-1])}] {keys[-1]} = {number} is more than the {counted(sites, 'site')}",
                             allowed=f"a whole number from {least} to {sites}", example=f"{keys[-1]} = {sites // 2 + least}")  # fmt: skip
     return AgreementTerms(**terms | {
         "parameters": parameters,

@@ -27,6 +27,7 @@ from chaincode.ledgers.search import Sought
 from chaincode.state import Federation
 from identity import envelope
 from identity.errors import OutcomeUnknown, Rejected, Unavailable, UsageError
+from identity.wording import counted
 from ops import channel_run
 from ops.channel_run import ChannelRun
 from ops.founding import Keys
@@ -222,10 +223,12 @@ class OnChannel:
 
     def _introduce(self, profile: Profile, usable: Sequence[Organisation], homes: Mapping[str, str]) -> None:
         names = ", ".join(one.name for one in profile.organisations)
-        self.say(f"  ledger: the Fabric channel {profile.channel} of {names}; {len(profile.orderers)} orderer"
-                 f"{'' if len(profile.orderers) == 1 else 's'}")  # fmt: skip
+        orderers = counted(len(profile.orderers), "orderer")
+        self.say(f"  ledger: the Fabric channel {profile.channel} of {names}; {orderers}")
         sites = list(homes.values())
-        shares = ", ".join(f"{sites.count(one.name)} sites of {one.name}" for one in usable if one.name in sites)
+        shares = ", ".join(
+            f"{counted(sites.count(one.name), 'site')} of {one.name}" for one in usable if one.name in sites
+        )
         self.say(f"  clients: the coordinator's of {usable[0].name}; {shares}")
 
     def _taken(self, ledger: ChannelLedger, keys: Keys) -> Rejected | None:

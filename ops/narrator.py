@@ -9,6 +9,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.text import Text
 
 from coordinator.steps import Event
+from identity.wording import counted
 from ops.output import clean, short, stderr, when
 
 _NAMED = 6  # so many sites are named, of more the number is given
@@ -72,7 +73,7 @@ class Narrator:
         self._roster, self._committed = len(event.facts["roster"]), 0
         self.doing(f"round {event.round} of {self._rounds}: training", self._roster)
         absent = self._reasons(event.facts["absent"])
-        return f"opened for {self._roster} sites, commitments until {when(event.facts['commit_by'])}{absent}"
+        return f"opened for {counted(self._roster, 'site')}, commitments until {when(event.facts['commit_by'])}{absent}"
 
     def _trains(self, event: Event) -> str:
         """Of a round that an earlier run has opened, those that are still to commit are what there is to wait for."""
@@ -84,7 +85,8 @@ class Narrator:
     def _site_committed(self, event: Event) -> str:
         self._committed += 1
         if not self._progress.disable:  # a bar that nobody sees costs a round of many sites as much as one that is seen
-            state = f"round {event.round} of {self._rounds}: {self._committed} of {self._roster} sites committed"
+            sites = counted(self._roster, "site")
+            state = f"round {event.round} of {self._rounds}: {self._committed} of {sites} committed"
             self._progress.update(self._task, advance=1, description=state)
         return ""
 
@@ -99,7 +101,9 @@ class Narrator:
     def _sealed(self, event: Event) -> str:
         self._roster = 0
         self.doing(f"round {event.round} of {self._rounds}: verifying and summing")
-        return f"committed and sealed: {len(event.facts['cohort'])} updates{self._reasons(event.facts['out'])}"
+        return (
+            f"committed and sealed: {counted(len(event.facts['cohort']), 'update')}{self._reasons(event.facts['out'])}"
+        )
 
     def _delivered(self, event: Event) -> str:
         verdict = event.facts["verdict"]
@@ -112,7 +116,7 @@ class Narrator:
     def _recorded(self, event: Event) -> str:
         facts = event.facts
         metrics = ", ".join(f"{name} {float(value):.4f}" for name, value in sorted(facts["metrics"].items()))
-        kept = f"{len(facts['included'])} updates, {facts['examples']} examples{self._reasons(facts['omitted'])}"
+        kept = f"{counted(len(facts['included']), 'update')}, {counted(facts['examples'], 'example')}{self._reasons(facts['omitted'])}"
         return f"recorded {short(facts['model'])}: {kept}. Held-out {metrics or 'metrics: none'}"
 
     def _aborted(self, event: Event) -> str:

@@ -15,6 +15,7 @@ from chaincode.entries import Entry, open_entry
 from chaincode.files import mapped, write_whole
 from chaincode.state import Head, Release, Result
 from coordinator.ports import Sites
+from identity.wording import counted
 from ops.ledger_port import RunLedger
 from ops.run_folder import RunFolder
 
@@ -73,7 +74,7 @@ _CARD = """# {title}
 - Legal basis: {legal_basis}
 - Data categories: {data_categories}
 - May be used by: {model_users}
-- Retention of the evidence: {retention_days} days
+- Retention of the evidence: {retention}
 
 ## Held-out metrics of the recorded round
 
@@ -112,7 +113,7 @@ def _card(agreement: Mapping[str, Any], record: Entry, verify: str) -> bytes:
         round=body["round"], rounds=agreement["rounds"], task=f"{task['name']} {task['version']}", code=task["code"],
         examples=body["examples"], purpose=agreement["purpose"], legal_basis=agreement["legal_basis"],
         data_categories="; ".join(agreement["data_categories"]), model_users="; ".join(agreement["model_users"]),
-        retention_days=agreement["retention_days"], verify=verify,
+        retention=counted(agreement["retention_days"], "day"), verify=verify,
         metrics="\n".join(f"| {name} | {value} |" for name, value in sorted(body["metrics"].items())) or "| none | |",
         included="\n".join(f"- {member}" for member in body["included"]),
         omitted="\n".join(f"- {item['member']}: {item['reason']}" for item in body["omitted"]) or "- nobody",

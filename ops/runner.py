@@ -23,6 +23,7 @@ from coordinator.jobs import Baselines, ClusterSettings, TaskInfo
 from coordinator.rounds import Driver
 from coordinator.steps import Clock, Event
 from identity.errors import Rejected, Unavailable, UsageError
+from identity.wording import counted
 from ops import output
 from ops.attesting import recompute_round
 from ops.clock import utc, wait_until
@@ -94,7 +95,7 @@ class Run:
             self._keep_file()
             if (finished := self._complete()) is not None:
                 return finished
-            cluster = stack.enter_context(Cluster(self._cluster_settings()))
+            cluster = stack.enter_context(Cluster(self._cluster_settings(), tell=self._replaced))
             keys = make_keys(self._folder.keys / "keystore.json", self._options.passphrase, self._file.site_names)
             ledger = stack.enter_context(self._home.open(self._folder, keys))
             self._keep_file(ledger)
@@ -147,7 +148,7 @@ class Run:
             raise UsageError(
                 "run-file-changed",
                 f"{self._file.path} changed since the run in {self._folder.path} began:\n" + "\n".join(changes),
-                next=f"fedledger run {self._file.path} --dir ANOTHER_FOLDER",
+                next=output.command_line("run", self._file.path, "--dir", "ANOTHER_FOLDER"),
             )
         if changes and ledger is not None:
             write_whole(kept, self._file.path.read_bytes())  # nobody has signed anything yet
@@ -198,8 +199,8 @@ class Run:
             raise UsageError("run-task-changed", f"The task {self._file.task} changed since its agreement was signed.",
                              next="restore the task's file, or use another --dir")  # fmt: skip
         self._narrator.title("2. The agreement")
-        self._narrator.say(f"  {agreement['title']}: {proposal.agreement[:12]}, {agreement['rounds']} rounds, "
-                           f"at least {agreement['min_participants']} of {len(agreement['parties'])} sites")  # fmt: skip
+        self._narrator.say(f"  {agreement['title']}: {proposal.agreement[:12]}, {counted(agreement['rounds'], 'round')}, "
+                           f"at least {agreement['min_participants']} of {counted(len(agreement['parties']), 'site')}")  # fmt: skip
         return proposal
 
     def _proposal(self, ledger: RunLedger, coordinator: Author, keys: Keys, task: TaskInfo) -> Entry:
@@ -232,7 +233,7 @@ class Run:
             if isinstance(outcome, Rejected):
                 raise outcome
         self._tell("signed")
-        self._narrator.say(f"  verified and signed by {len(agents)} sites")
+        self._narrator.say(f"  verified and signed by {counted(len(agents), 'site')}")
         return agents
 
     def _coordinator_token(self, ledger: RunLedger, keys: Keys) -> str:
@@ -274,6 +275,11 @@ class Run:
     def _warn(self, text: str) -> None:
         """Say what does not keep the run from going on."""
         self._narrator.say(f"  {text} Next: {output.command_line('audit', 'verify', self._folder.path)}", "yellow")
+
+    def _replaced(self, what: str) -> None:
+        """Say that a worker was lost and replaced."""
+        self._watch(Event("worker-replaced", 0, 0, {"message": what}))
+        self._narrator.say(f"  {what}", "yellow")
 
     def _tell(self, kind: str) -> None:
         """Tell whoever watches that a step outside the rounds is done."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from identity.errors import UsageError
+from identity.wording import counted
 from participant.task import Data, Task
 
 FLOATS = 1 << 24
@@ -79,10 +80,10 @@ class Stack:
         labels, also for such as would only do beside those of others, whose type they would take.
         """
         if any((s[0].dim() != 2 and not self._flat) or s[0].flatten(1).shape[1] != self._inputs for s in sites):
-            raise ValueError(f"the model takes {self._inputs} features for each row")
+            raise ValueError(f"the model takes {counted(self._inputs, 'feature')} for each row")
         for features, labels in sites:
             if features.dtype != torch.float32 or labels.dtype not in (torch.int64, torch.uint8) or labels.dim() != 1:
-                message = f"features {features.dtype}, labels {labels.dtype} of {labels.dim()} dimensions"
+                message = f"features {features.dtype}, labels {labels.dtype} of {counted(labels.dim(), 'dimension')}"
                 raise ValueError(f"{message}: a stack takes features float32 and one label int64 for each row")
         order = sorted(
             range(len(sites)), key=lambda i: -len(sites[i][1])

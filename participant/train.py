@@ -20,6 +20,7 @@ from chaincode.small_updates import encode_blobs
 from chaincode.update import blob_size, encode_tensors
 from chaincode.vector import vector_length
 from identity.errors import Error, UsageError
+from identity.wording import counted
 from participant.outbox import Outbox
 from participant.ports import TrainFailure, TrainOrder, TrainResult
 from participant.process import prepare_process
@@ -213,7 +214,9 @@ class LocalTrainer:
         if data is None:
             features, labels = self.task.site_data(self._sites[site], len(self._sites), seed)
             if len(features) != len(labels):
-                raise ValueError(f"site_data() gives {len(features)} features but {len(labels)} labels")
+                raise ValueError(
+                    f"site_data() gives {counted(len(features), 'feature')} but {counted(len(labels), 'label')}"
+                )
             data = torch.as_tensor(features), torch.as_tensor(labels)
             self._held += sum(tensor.nbytes for tensor in data)
         self._data[site, seed] = data

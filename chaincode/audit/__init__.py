@@ -20,6 +20,7 @@ from chaincode.channel_key import ChannelKey, Key
 from chaincode.opening import opened
 from chaincode.trust import KEY_FILE, FederationKey
 from chaincode.views import Encoded
+from identity.wording import counted
 
 __all__ = [
     "ABSENT", "FAIL", "INCOMPLETE", "PASS", "Claim", "Finding", "Observer", "Progress", "Report", "Source", "audit", "unreadable",
@@ -107,13 +108,11 @@ def _engine() -> Engine:
 
 
 def _describe(drafts: dict[int, Draft], replayed: Replay) -> None:
-    size, facts = len(replayed.leaves), replayed.facts
-    drafts[
-        1
-    ].summary = (
-        f"{size} entries of federation {facts.federation[:12] or 'unknown'}; leaves, root, head and keys compared."
-    )
-    drafts[3].summary = f"{size} envelopes opened; {len(replayed.authors)} keys have signed."
-    drafts[4].summary = f"{replayed.accepted} of {size} entries accepted; the state has {len(replayed.state)} keys."
+    size, federation = len(replayed.leaves), replayed.facts.federation[:12] or "unknown"
+    entries, keys = counted(size, "entry"), counted(len(replayed.state), "key")
+    signed = counted(len(replayed.authors), "key has signed", "keys have signed")
+    drafts[1].summary = f"{entries} of federation {federation}; leaves, root, head and keys compared."
+    drafts[3].summary = f"{counted(size, 'envelope')} opened; {signed}."
+    drafts[4].summary = f"{replayed.accepted} of {entries} accepted; the state has {keys}."
     for number in (3, 4):
         drafts[number].rest_on_all(size)

@@ -13,6 +13,7 @@ from chaincode.checkpoints import Checkpoint, stated_head
 from chaincode.log import root
 from chaincode.trust import KEY_FILE
 from identity.errors import EvidenceError
+from identity.wording import counted
 
 _UNREAD: Final = "what comes from there on is not read, here or for any claim below"
 TITLE: Final = "The blocks are one chain from the pinned first block, ordered and endorsed by the organisations' keys"
@@ -80,17 +81,19 @@ def _describe(draft: Draft, source: ChannelSource, replayed: Replay) -> None:
     if not chain.height:
         draft.summary = f"The first block of {chain.trust.channel} does not hold: {_UNREAD}."
     else:
-        only = f"Only the first {chain.height} blocks hold: {_UNREAD}. " if chain.broken else ""
+        only = (
+            f"Only the first {counted(chain.height, 'block holds', 'blocks hold')}: {_UNREAD}. " if chain.broken else ""
+        )
         draft.summary = (
-            f"{only}{chain.height} blocks of {chain.trust.channel} with {chain.transactions} transactions, {chain.invalid} of "
-            f"them invalid; {size} entries of federation {replayed.facts.federation[:12] or 'unknown'}. The last block's hash "
+            f"{only}{counted(chain.height, 'block')} of {chain.trust.channel} with {counted(chain.transactions, 'transaction')}, {chain.invalid} of "
+            f"them invalid; {counted(size, 'entry')} of federation {replayed.facts.federation[:12] or 'unknown'}. The last block's hash "
             f"is {chain.tip.hex()}."
         )
     draft.note("Blocks cut off at the end cannot be seen from the blocks: compare the last one's hash with another organisation, "
                "or give a head that was held outside (--head).")  # fmt: skip
     if chain.unjudged:
         draft.note(
-            f"{chain.unjudged} transactions of other chaincodes use what is not judged here; the log does not depend on them."
+            f"{counted(chain.unjudged, 'transaction of another chaincode uses', 'transactions of other chaincodes use')} what is not judged here; the log does not depend on them."
         )
     for change in chain.changes:
         draft.note(f"Configuration, {change}.")

@@ -25,6 +25,7 @@ from chaincode.proofs import verify_entry_proof
 from chaincode.threads import CORES
 from chaincode.trust import KEY_FILE, FederationKey, parse_key
 from identity.errors import EvidenceError
+from identity.wording import counted
 
 T = TypeVar("T")
 Pieces = Iterable[memoryview | bytes]
@@ -48,7 +49,7 @@ def export(source: FolderSource, out: Path) -> list[File]:
         releases += [entry] if entry.kind == "release" else []
         size += 1
     if parse_checkpoint(notes.parse_note(note).text).size != size:
-        raise EvidenceError("log-size", f"The log's head is not that of its {size} entries.", next=_NEXT)
+        raise EvidenceError("log-size", f"The log's head is not that of its {counted(size, 'entry')}.", next=_NEXT)
     with source.open(KEY_FILE) as view:
         if view is None:
             raise EvidenceError("export-missing", f"There is no {KEY_FILE} in {source.path}.", next=_NEXT)

@@ -13,6 +13,7 @@ from chaincode.files import mapped
 from chaincode.ledgers.connection import Connection
 from chaincode.ledgers.tables import errors_of
 from identity.errors import EvidenceError, Unavailable
+from identity.wording import counted
 
 LEDGER = "ledger.sqlite"
 BLOBS = "blobs"
@@ -67,7 +68,7 @@ class FolderSource(FolderFiles):
             rows = self._connection.raw.execute("SELECT note FROM checkpoint").fetchmany(2)
         if len(rows) != 1 or not isinstance(rows[0][0], str | bytes):
             raise EvidenceError(
-                "ledger-inconsistent", f"The table checkpoint has {len(rows)} rows, or one that is no note."
+                "ledger-inconsistent", f"The table checkpoint has {counted(len(rows), 'row')}, or one that is no note."
             )
         note: str | bytes = rows[0][0]
         return note

@@ -16,6 +16,7 @@ from chaincode.state import Federation
 from chaincode.trust import KEY_FILE, LIMIT, FederationKey, parse_key
 from chaincode.views import value_of
 from identity.errors import EvidenceError
+from identity.wording import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,9 @@ def compare_tree(draft: Draft, replayed: Replay, checkpoint: Checkpoint) -> None
     """Hold the entries against a head of the log."""
     size = len(replayed.leaves)
     if checkpoint.size != size:
-        message = f"The log's head covers {checkpoint.size} entries; {size} are in this evidence."
+        message = (
+            f"The log's head covers {counted(checkpoint.size, 'entry')}; {counted(size, 'is', 'are')} in this evidence."
+        )
         draft.fail("log-size", CHECKPOINT, message)
     if checkpoint.size <= size and (found := root(replayed.leaves[: checkpoint.size])) != checkpoint.root:
         message = f"The entries have the root {found.hex()}; the log's head signs {checkpoint.root.hex()}."
@@ -145,16 +148,14 @@ def check_outside(draft: Draft, replayed: Replay, head: Head, note: bytes | None
         draft.fail(error.code, "outside head", error.message)
         return
     size = len(replayed.leaves)
-    draft.summary = f"The outside head covers {outside.size} entries; this evidence has {size}."
+    draft.summary = f"The outside head covers {counted(outside.size, 'entry')}; this evidence has {size}."
     if outside.size == 0:
         draft.lack("a head of at least one entry")
     elif outside.size > size:
-        what = (
-            f"It covers {outside.size} entries, this evidence has {size}: {outside.size - size} are missing at its end."
-        )
+        what = f"It covers {counted(outside.size, 'entry')}, this evidence has {size}: {counted(outside.size - size, 'is', 'are')} missing at its end."
         draft.fail("log-cut-short", "outside head", what)
     elif (found := root(replayed.leaves[: outside.size])) != outside.root:
-        what = f"The first {outside.size} entries have the root {found.hex()}, the head signs {outside.root.hex()}: "
+        what = f"The first {counted(outside.size, 'entry has', 'entries have')} the root {found.hex()}, the head signs {outside.root.hex()}: "
         draft.fail("log-rewritten", "outside head", what + "entries among them were changed, added or removed.")
     else:
         draft.rest_on_all(outside.size)
@@ -187,9 +188,7 @@ def check_witnesses(draft: Draft, replayed: Replay, head: Head) -> None:
         draft.fail(error.code, CHECKPOINT, error.message)
         return
     if signed:
-        draft.summary = (
-            f"{len(signed)} of {len(known)} witnesses have cosigned; the policy asks for {federation.quorum}."
-        )
+        draft.summary = f"{len(signed)} of {counted(len(known), 'witness has', 'witnesses have')} cosigned; the policy asks for {federation.quorum}."
     for one in signed:
         draft.note(f"{one.cosigner.name} cosigned at {one.time}.")
     if len(signed) < max(1, federation.quorum):

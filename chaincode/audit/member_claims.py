@@ -10,6 +10,7 @@ from chaincode.audit.source import Progress, Source
 from identity import credentials
 from identity.errors import CredentialError, EvidenceError
 from identity.jws import TOKEN_LIMIT
+from identity.wording import counted
 
 
 def check_credentials(draft: Draft, source: Source, facts: Facts, progress: Progress) -> None:
@@ -33,9 +34,7 @@ def check_credentials(draft: Draft, source: Source, facts: Facts, progress: Prog
     _tell_new_keys(draft, facts)
     if not facts.admissions:
         draft.lack("an admission: nobody has been admitted")
-    draft.summary = (
-        f"{verified} of {len(facts.admissions)} admissions: the credential is here and was valid at that time."
-    )
+    draft.summary = f"{verified} of {counted(len(facts.admissions), 'admission')}: the credential is here and was valid at that time."
 
 
 def _check_admission(draft: Draft, source: Source, federation: str, admission: Admission) -> bool:
@@ -108,7 +107,7 @@ def check_signatures(draft: Draft, facts: Facts) -> None:
         for member, ref in agreement.withdrawn.items():
             draft.note(f"{member} withdrew from agreement {agreement.digest[:12]} ({ref}).")
     signed = sum(len(agreement.signed) for agreement in facts.agreements.values())
-    draft.summary = f"{signed} signatures under {len(facts.agreements)} agreements; {len(facts.attempts)} openings."
+    draft.summary = f"{counted(signed, 'signature')} under {counted(len(facts.agreements), 'agreement')}; {counted(len(facts.attempts), 'opening')}."
     if not facts.attempts:
         draft.lack("an opened round: no signature was needed yet")
 

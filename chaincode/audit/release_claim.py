@@ -18,6 +18,7 @@ from chaincode.proofs import verify_entry_proof
 from chaincode.threads import CORES
 from chaincode.trust import FederationKey
 from identity.errors import EvidenceError
+from identity.wording import counted
 
 _MAX_CARD = 1 << 24
 
@@ -131,5 +132,7 @@ def _check_proof(draft: Draft, source: Source, replayed: Replay, head: Head, rel
         )
     size = len(replayed.leaves)
     if checkpoint.size > size or root(replayed.leaves[: checkpoint.size]) != checkpoint.root:
-        what = f"The proof's head covers {checkpoint.size} entries and is not one of this log, which has {size}."
+        what = (
+            f"The proof's head covers {counted(checkpoint.size, 'entry')} and is not one of this log, which has {size}."
+        )
         draft.fail("release-proof-head", name, what)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from itertools import count, groupby
 from typing import Any, Final, Literal
 
+from identity.wording import counted
+
 Verdict = Literal["PASS", "FAIL", "NOT IN THIS EVIDENCE"]
 PASS: Final = "PASS"  # noqa: S105 (a verdict, not a password)
 FAIL: Final = "FAIL"
@@ -65,7 +67,7 @@ class Claim:
         else:
             runs = [list(run) for _, run in groupby(self.entries, key=_Distance())]
             parts = [_run(run[0], run[-1]) for run in runs]
-        more = f" and {len(parts) - _RUNS} more runs" if len(parts) > _RUNS else ""
+        more = f" and {counted(len(parts) - _RUNS, 'more run')}" if len(parts) > _RUNS else ""
         return f"{'entry' if len(self.entries) == 1 else 'entries'} {', '.join(parts[:_RUNS])}{more}"
 
 
@@ -170,7 +172,8 @@ class Draft:
         verdict: Verdict = FAIL if self._findings else ABSENT if self._missing else PASS
         findings, missing, notes = self._unlisted
         if findings:
-            self._findings.append(Finding("more", "elsewhere", f"{findings} more findings are not listed."))
+            unlisted = counted(findings, "more finding is", "more findings are")
+            self._findings.append(Finding("more", "elsewhere", f"{unlisted} not listed."))
         return Claim(
             self.number, self.title or TITLES[self.number], verdict, summary or self.summary,
             range(self._all) if self._all else tuple(sorted(self._entries)),

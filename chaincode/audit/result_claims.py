@@ -16,6 +16,7 @@ from chaincode.evidence import VerifiedUpdate
 from chaincode.models import Tensor, model_digest, read_safetensors
 from chaincode.threads import CORES
 from identity.errors import EvidenceError
+from identity.wording import counted
 
 Model = Mapping[str, Tensor]
 
@@ -160,7 +161,9 @@ class Results:
 
     def conclude(self) -> None:
         """Say what was counted."""
-        self.draft.summary = f"{self.recomputed} of {self.recorded} recorded rounds recomputed to the same bits."
+        self.draft.summary = (
+            f"{self.recomputed} of {counted(self.recorded, 'recorded round')} recomputed to the same bits."
+        )
         if self.engine is None:
             self.draft.lack("recomputation, which was not asked for")
         if not self.recorded:

@@ -20,6 +20,7 @@ from chaincode.chunks import chunk_root
 from chaincode.evidence import Commitment, VerifiedUpdate, verify_update
 from chaincode.threads import CORES, in_threads
 from identity.errors import EvidenceError
+from identity.wording import counted
 
 _TOGETHER = 256  # updates open at a time: each mapping holds a file descriptor
 _FAR = 16  # so many times the stated size nobody's update or optimiser state has: not worth hashing
@@ -129,7 +130,7 @@ class Rounds:
     def conclude(self) -> None:
         """Say what was counted."""
         self.draft.summary = (
-            f"{self.verified} of {self.included} included updates verified against their commitments. "
+            f"{self.verified} of {counted(self.included, 'included update')} verified against what was committed to. "
             f"Left out at a seal: {self.left_out}. Omitted after it: {self.omitted}. Sealed attempts given up: {self.abandoned}."
         )
         if not any(attempt.recorded for attempt in self.facts.attempts.values()):
@@ -231,8 +232,8 @@ class Rounds:
             self.draft.note(f"{attempt}: {member} was left out of the cohort as {reason}{committed} ({attempt.sealed})")
         if attempt.aborted is None:
             if attempt.sealed is not None and attempt.recorded is None:
-                self.draft.note(f"{attempt} was sealed ({attempt.sealed}) and neither recorded nor given up: {len(attempt.cohort)} updates "
-                                "were committed, and what became of them is not on the ledger")  # fmt: skip
+                self.draft.note(f"{attempt} was sealed ({attempt.sealed}) and neither recorded nor given up: {counted(len(attempt.cohort), 'update was', 'updates were')} "
+                                "committed, and what became of that is not on the ledger")  # fmt: skip
             return
         how = f"was given up by {attempt.abort_author} as {attempt.abort_reason} ({attempt.aborted})"
         if attempt.sealed is None:
@@ -241,7 +242,7 @@ class Rounds:
         self.abandoned += 1
         kept = len(self.kept & set(attempt.cohort))
         self.draft.note(f"{attempt} {how} after its seal ({attempt.sealed}): delivered and discarded; {kept} of "
-                        f"{len(attempt.cohort)} updates of the cohort are kept here")  # fmt: skip
+                        f"{counted(len(attempt.cohort), 'update of the cohort is', 'updates of the cohort are')} kept here")  # fmt: skip
 
 
 def _verify(opened: tuple[Commitment, memoryview | EvidenceError | None]) -> VerifiedUpdate | EvidenceError | None:

@@ -18,6 +18,7 @@ from chaincode.ledgers.tables import errors_of, facet_of, segment_of, subjects_o
 from chaincode.log import Frontier, node_position
 from chaincode.state import Federation, Present
 from identity.errors import EvidenceError
+from identity.wording import counted
 
 Row = tuple[Any, ...]
 _WHOLE, _STATE = 1, 4  # the claims that a table bears on
@@ -106,14 +107,19 @@ class TablesObserver:
         """What differs: the state against claim 4, all other tables against claim 1."""
         for table, cursor in (("entry", self._entries), ("facet", self._facets)):
             for number in cursor.end():
-                self._differs(table, f"row {number}", f"there are {len(leaves)} entries, numbered from 0")
+                self._differs(
+                    table,
+                    f"row {number}",
+                    f"the log has {counted(len(leaves), 'entry')}, numbered from 0",
+                )
         self._check_nodes(leaves)
         self._check_subjects()
         self._check_state(state)
         self._check_names()
         self._check_meta(state)
         for table, count in self._unlisted.items():
-            self._found.append((_WHOLE, Finding("table-differs", f"table {table}", f"{count} more rows differ.")))
+            what = f"{counted(count, 'more row differs', 'more rows differ')}."
+            self._found.append((_WHOLE, Finding("table-differs", f"table {table}", what)))
         return self._found
 
     def _name(self, number: object) -> object:

@@ -23,6 +23,7 @@ from chaincode.blocks.validity import State
 from chaincode.blocks.wire import Malformed
 from chaincode.entries import Entry
 from identity.errors import EvidenceError
+from identity.wording import counted
 
 _HASH: Final = 34
 """Bytes of the metadata in which a peer notes its state's hash: a tag, a length, and 32 bytes that nobody signs."""
@@ -185,7 +186,7 @@ class Chain:
         """Judge a block's transactions, hold the peers' flags to that, and replay the contract on the valid ones."""
         flags = block.metadata[FLAGS]
         if len(flags) != len(block.transactions):
-            what = f"Block {block.number} has {len(flags)} validity flags for {len(block.transactions)} transactions."
+            what = f"Block {block.number} has {counted(len(flags), 'validity flag')} for {counted(len(block.transactions), 'transaction')}."
             raise Broken("validity-differs", block.number, what)
         codes = self._state.judge(config, block.number, block.transactions, flags)
         self.transactions += len(codes)

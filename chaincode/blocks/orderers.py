@@ -8,6 +8,7 @@ from fabric_protos.common import common_pb2
 from chaincode.blocks.config import BFT, ChannelConfig
 from chaincode.blocks.signatures import verifies
 from chaincode.blocks.wire import Malformed, exact, parse
+from identity.wording import counted
 
 POLICY: Final = "/Channel/Orderer/BlockValidation"
 SIGNATURES: Final = 256
@@ -52,7 +53,7 @@ def check_signatures(config: ChannelConfig, metadata: Any, header: bytes) -> Non
         raise Malformed(f"signatures that do not satisfy {POLICY}")
     if config.consensus == BFT and len(numbers) < quorum(len(config.consenters)):
         raise Malformed(
-            f"signatures of {len(numbers)} of {len(config.consenters)} orderers; "
+            f"signatures of {len(numbers)} of {counted(len(config.consenters), 'orderer')}; "
             f"{quorum(len(config.consenters))} are a quorum"
         )
 

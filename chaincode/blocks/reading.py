@@ -10,6 +10,7 @@ from chaincode.artefacts import BLOCK_LIMIT
 from chaincode.blocks.header import header_bytes
 from chaincode.blocks.transactions import Transaction, read_transaction
 from chaincode.blocks.wire import Malformed, exact
+from identity.wording import counted
 
 SIGNATURES, LAST_CONFIG, FLAGS, ORDERER, COMMIT_HASH = range(5)
 METADATA: Final = 5
@@ -49,7 +50,7 @@ def read_block(data: bytes, chaincode: str = "") -> Block:
     if sha256(b"".join(envelopes)).digest() != stated.data_hash:
         fault = "its transactions are not those whose hash its header states"
     elif len(metadata) != METADATA:
-        fault = f"its metadata has {len(metadata)} parts, not {METADATA}"
+        fault = f"its metadata has {counted(len(metadata), 'part')}, not {METADATA}"
     elif metadata[ORDERER]:
         fault = "its metadata has a part that no orderer writes"
     elif not all(one.plain for one in transactions):

@@ -16,6 +16,7 @@ from chaincode.ledgers.tables import errors_of, facet_of, segment_of, subjects_o
 from chaincode.log import Frontier, consistency_proof, leaf_hash, node_position, verify_consistency
 from chaincode.notes import parse_vkey
 from identity.errors import EvidenceError
+from identity.wording import counted
 
 _NUMBERS = 1 << 17  # how many texts' numbers are kept in memory
 _Result = TypeVar("_Result")
@@ -191,9 +192,11 @@ def check_head(queries: Queries) -> tuple[Checkpoint, Frontier]:
     vkey = queries.vkey
     checkpoint = open_checkpoint(note, parse_vkey(vkey))[0] if vkey else parse_checkpoint(note)
     if checkpoint.size != size:
-        message = f"The checkpoint is of {checkpoint.size} entries, the ledger holds {size}."
+        message = f"The checkpoint is of {counted(checkpoint.size, 'entry')}, the ledger holds {size}."
         raise EvidenceError("ledger-head-mismatch", message)
     frontier = Frontier.from_nodes(size, queries.node)
     if checkpoint.root != frontier.root():
-        raise EvidenceError("ledger-head-mismatch", f"The checkpoint of {size} entries is not that of the stored tree.")
+        raise EvidenceError(
+            "ledger-head-mismatch", f"The checkpoint of {counted(size, 'entry')} is not that of the stored tree."
+        )
     return checkpoint, frontier

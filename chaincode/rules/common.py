@@ -6,6 +6,7 @@ from chaincode.entries import Entry
 from chaincode.state import Federation, Head, Member, Party, Seat, Terms
 from chaincode.views import View
 from identity.errors import Rejected
+from identity.wording import counted
 
 _ABSENCE_BY = {"": "", "member-not-valid": "expired"}  # by what ``standing`` says
 
@@ -119,7 +120,10 @@ def check_attestations(entry: Entry, view: View, round_: int, needed: int, terms
                 "attestation-missing", f"{member} has not attested round {round_}, or may not for its own result."
             )
     if len(named) < needed:
-        raise Rejected("attestation-missing", f"Round {round_} needs {needed} attestations, {len(named)} are named.")
+        raise Rejected(
+            "attestation-missing",
+            f"Round {round_} needs {counted(needed, 'attestation')}, {counted(len(named), 'is', 'are')} named.",
+        )
 
 
 def attestation_keys(entry: Entry, round_: int) -> set[str]:

@@ -26,6 +26,7 @@ from chaincode.views import View
 from identity.canonical import b64decode
 from identity.errors import Rejected
 from identity.keys import verify_signature
+from identity.wording import counted
 
 
 def claim_keys(entry: Entry) -> set[str]:
@@ -85,7 +86,7 @@ def record(entry: Entry, view: View) -> None:
     contested = sum(_omit(entry, head, item["member"], item["reason"], seats) for item in body["omitted"])
     if len(body["included"]) < terms.min_participants:
         raise Rejected(
-            "below-minimum", f"{len(body['included'])} of at least {terms.min_participants} updates arrived."
+            "below-minimum", f"{len(body['included'])} of at least {counted(terms.min_participants, 'update')} arrived."
         )
     if body["examples"] != sum(seats[m].examples for m in body["included"]):
         raise Rejected("weight-mismatch", "The examples are not the sum of what the included members committed to.")

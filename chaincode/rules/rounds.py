@@ -26,6 +26,7 @@ from chaincode.state import Head, Member, Party, Seat, Terms
 from chaincode.transitions import ABSENT, move
 from chaincode.views import View
 from identity.errors import Rejected
+from identity.wording import counted
 
 # A blob is the integers and one header line before them.
 MAX_HEADER = 1024
@@ -97,9 +98,9 @@ def _check_next(entry: Entry, head: Head, terms: Terms) -> None:
     if (entry.body["round"], entry.body["attempt"]) != expected:
         raise Rejected("wrong-round", f"The next opening is round {expected[0]} attempt {expected[1]}.")
     if expected[0] > terms.rounds:
-        raise Rejected("rounds-exhausted", f"The agreement has {terms.rounds} rounds.")
+        raise Rejected("rounds-exhausted", f"The agreement has {counted(terms.rounds, 'round')}.")
     if expected[1] > terms.attempts:
-        raise Rejected("attempts-exhausted", f"The agreement allows {terms.attempts} attempts per round.")
+        raise Rejected("attempts-exhausted", f"The agreement allows {counted(terms.attempts, 'attempt')} per round.")
 
 
 def _check_roster(entry: Entry, view: View, terms: Terms) -> None:
@@ -116,7 +117,8 @@ def _check_roster(entry: Entry, view: View, terms: Terms) -> None:
             )
     if len(roster) < terms.min_participants:
         raise Rejected(
-            "below-minimum", f"{len(roster)} of at least {terms.min_participants} participants can take part."
+            "below-minimum",
+            f"{len(roster)} of at least {counted(terms.min_participants, 'participant')} can take part.",
         )
     if not sum_fits(len(roster), terms.max_weight, terms.largest):
         raise Rejected("sum-could-overflow", "The roster's weighted sum could leave 64 bits.")
@@ -156,10 +158,14 @@ def commit(entry: Entry, view: View) -> None:
     after = move("seat", seat.state, "commit", f"the seat of {entry.member}")
     if not 1 <= body["examples"] <= terms.max_weight:
         raise Rejected(
-            "weight-out-of-range", f"{body['examples']} examples; the agreement allows 1 to {terms.max_weight}."
+            "weight-out-of-range",
+            f"{counted(body['examples'], 'example')}; the agreement allows 1 to {terms.max_weight}.",
         )
     if not 0 < body["size"] - terms.elements * terms.width <= MAX_HEADER:
-        raise Rejected("size-mismatch", f"An update of {terms.elements} elements cannot have {body['size']} bytes.")
+        raise Rejected(
+            "size-mismatch",
+            f"An update of {counted(terms.elements, 'element')} cannot have {counted(body['size'], 'byte')}.",
+        )
     if body["metrics"] is not None and not terms.share_metrics:
         raise Rejected("metrics-not-agreed", "The agreement does not share local metrics.")
     view.put(key, Seat(after, update, body["size"], body["examples"]))
@@ -191,7 +197,8 @@ def seal(entry: Entry, view: View) -> None:
         _exclude(entry, view, head, item, absence_of)
     if len(body["cohort"]) < terms.min_participants:
         raise Rejected(
-            "below-minimum", f"{len(body['cohort'])} of at least {terms.min_participants} participants have committed."
+            "below-minimum",
+            f"{len(body['cohort'])} of at least {counted(terms.min_participants, 'participant has', 'participants have')} committed.",
         )
     view.put(state.head_key(entry.agreement), replace(
         head, state=after, at=entry.at, entry=entry.id, cohort=len(body["cohort"]), weight=weight, deliver_by=body["deliver_by"]

@@ -12,6 +12,7 @@ from chaincode.author import read_all
 from chaincode.entries import Entry
 from chaincode.state import Head, Party
 from identity.errors import EvidenceError, UsageError
+from identity.wording import counted
 from ops import lineage, output
 from ops.names import Names
 from ops.options import JsonOption, PathArgument
@@ -34,7 +35,7 @@ def agreement() -> None:
 @app.command()
 def show(path: PathArgument = None, wanted: AgreementOption = None, as_json: JsonOption = False) -> None:
     """Show an agreement's terms and who has signed them."""
-    with opened(path) as source:
+    with opened(path, announce=not as_json) as source:
         proposals = lineage.proposals(source)
         digest = choose(list(proposals), wanted)
         proposal = proposals[digest]
@@ -90,13 +91,13 @@ def _facts(digest: str, proposal: Entry, head: Head | None, names: Names) -> lis
         ("data", terms["data_categories"]),
         ("model may be used by", terms["model_users"]),
         ("valid", f"{output.when(terms['not_before'])} to {output.when(terms['not_after'])}"),
-        ("evidence kept for", f"{terms['retention_days']} days"),
+        ("evidence kept for", counted(terms["retention_days"], "day")),
         ("task", f"{task['name']} {task['version']}, seed {task['seed']}, code {task['code']}"),
-        ("model", f"{len(specs)} tensors, {sum(s.elements for s in specs)} elements, as {terms['model']['encoding']}: "
+        ("model", f"{counted(len(specs), 'tensor')}, {counted(sum(s.elements for s in specs), 'element')}, as {terms['model']['encoding']}: "
                   + ", ".join(f"{count} {name}" for name, count in sorted(rules.items()))),
         ("initial model", terms["model"]["initial"]),
         ("aggregation", f"{rule['rule']}; optimiser {rule['optimiser']} ({parameters}); largest weight {terms['max_weight']}"),
-        ("rounds", f"{terms['rounds']}, at most {terms['attempts']} attempts each"),
+        ("rounds", f"{terms['rounds']}, at most {counted(terms['attempts'], 'attempt')} each"),
         ("waits", f"{phases['commit_seconds']} s for commitments, {phases['deliver_seconds']} s for deliveries, "
                   f"{phases['record_seconds']} s for the record"),
         ("takes part", f"at least {terms['min_participants']} of {len(terms['parties'])}"),

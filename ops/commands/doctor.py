@@ -21,6 +21,7 @@ from identity import credentials
 from identity.didkit_check import second_opinion
 from identity.errors import Error, UsageError
 from identity.keys import identity_from_seed
+from identity.wording import counted
 from ops import output, settings
 from ops.fabric import build
 from ops.options import JsonOption
@@ -67,7 +68,7 @@ def doctor(as_json: JsonOption = False) -> None:
         )
         output.line()
         output.line(
-            f"{len(problems)} problems" if problems else "no problems", "bold red" if problems else "bold green"
+            counted(len(problems), "problem") if problems else "no problems", "bold red" if problems else "bold green"
         )
     if problems:
         raise typer.Exit(1)

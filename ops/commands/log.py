@@ -13,6 +13,7 @@ from chaincode.kinds import KINDS
 from chaincode.ledgers.queries import Logged
 from chaincode.ledgers.search import Wanted
 from identity.errors import UsageError
+from identity.wording import counted
 from ops import entry_text, lineage, mentions, output
 from ops.names import Names
 from ops.options import JsonOption, LimitOption, PathArgument
@@ -67,11 +68,11 @@ def log(
             output.emit_json("log", {"entries": entries, "more": more, "size": source.size})
             return
         if more:
-            output.note(f"Only the newest {limit} are shown; --limit 0 shows all.")
+            output.note(f"Only the newest {counted(limit, 'is', 'are')} shown; --limit 0 shows all.")
         headings = _COLUMNS if member is None else (*_COLUMNS[:3], "by/about", *_COLUMNS[3:])
         output.table(headings, [_row(names, *one, found[one[0].index]) for one in shown], drop=_LEAST)
         if not found:
-            output.note(f"None of the {source.size} entries is like that.")
+            output.note(f"No entry is like that; {counted(source.size, 'entry was', 'entries were')} looked through.")
 
 
 def _within(source: Source, columns: dict[str, Any], round_: int | None) -> list[Wanted]:

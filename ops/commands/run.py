@@ -3,23 +3,26 @@
 
 import secrets
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from identity.errors import Rejected, UsageError
+from identity.errors import CredentialError, Rejected, UsageError
+from identity.wording import counted
 from ops import output, settings
 from ops.events import Recorder
 from ops.federation_file import FederationFile, load, locate
 from ops.narrator import Narrator
 from ops.options import JsonOption
 from ops.run_folder import RunFolder
+from participant.tasks import locate_task
 
 if TYPE_CHECKING:
     from ops.ledger_network import Channel
@@ -56,6 +59,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def run(
+    ctx: typer.Context,
     file: Annotated[str, typer.Argument(metavar="FILE", help="A federation file, or the name of a shipped one: demo.")],
     folder: Annotated[str | None, typer.Option("--dir", help="The run folder; runs/NAME without it.")] = None,
     ray_address: Annotated[
@@ -75,6 +79,7 @@ def run(
 ) -> int:
     """Run a federation from its file, or resume its run."""
     federation = load(locate(file))
+    locate_task(federation.task, federation.path.parent)  # refuses what no worker could load: nothing is written yet
     place = RunFolder(Path(folder) if folder else Path(settings.text("runs") or "runs") / federation.name)
     channel = _channel(place, ledger, fabric_dir, fabric_profile)
     narrator = Narrator(federation.rounds)
@@ -89,9 +94,7 @@ def run(
         dashboard=wanted, passphrase=passphrase, baselines=baselines,
     )  # fmt: skip
     home = None if channel is None else home_of(federation, channel, narrator)
-    said = (("--dir", folder), ("--ledger", ledger), ("--fabric-dir", fabric_dir), ("--fabric-profile", fabric_profile),
-            ("--passphrase-file", passphrase_file))  # fmt: skip
-    with _explaining([file, *(word for name, value in said if value for word in (name, value))], place):
+    with _explaining(file, _said(ctx), place, channel, unlocked=passphrase is not None):
         finished = carry_out(partial(runner.Run, federation, place, options, home=home), narrator, events)
     return conclude(finished, as_json=json)
 
@@ -111,19 +114,46 @@ def home_of(federation: FederationFile, channel: "Channel", narrator: Narrator) 
     return import_module("ops.ledger_fabric").OnChannel(federation.name, channel, narrator.say)
 
 
+def _said(ctx: typer.Context) -> dict[str, object]:
+    """The options that the command line has, with their values; of a switch the name that it was turned with."""
+    said: dict[str, object] = {}
+    for one in ctx.command.params:
+        source = ctx.get_parameter_source(name := str(one.name))
+        if one.param_type_name == "option" and source is not None and source.name == "COMMANDLINE":
+            said[(one.secondary_opts if ctx.params[name] is False else one.opts)[0]] = ctx.params[name]
+    return said
+
+
+def _command(file: str, options: Mapping[str, object]) -> str:
+    """The command line with these options."""
+    words = [(name,) if isinstance(value, bool) else (name, value) for name, value in options.items()]
+    return output.command_line("run", file, *chain.from_iterable(words))
+
+
 @contextmanager
-def _explaining(words: Sequence[str], place: RunFolder) -> Iterator[None]:
-    """``words`` are those of the command, the file first. Say how a run that is interrupted goes on, and what can be run in the place of one that cannot."""
+def _explaining(
+    file: str, said: Mapping[str, object], place: RunFolder, channel: "Channel | None", *, unlocked: bool
+) -> Iterator[None]:
+    """Say how a run that is interrupted goes on, and what can be run in the place of one that cannot: with all that was asked for.
+
+    ``unlocked`` says whether a passphrase was given for the keys.
+    """
     try:
         yield
     except KeyboardInterrupt:
         output.note("Nothing is lost. The run goes on with:")
-        output.note(f"  {output.command_line('run', *words)}")
+        output.note(f"  {_command(file, said)}")
         raise
     except Rejected as refusal:
         if refusal.code in _ENDS:
-            again = output.command_line("run", words[0], "--dir", f"{place.path}-2")
-            raise Rejected(refusal.code, refusal.message, next=again) from refusal
+            anew = {**said, "--dir": f"{place.path}-2"}
+            if channel is not None and channel.folder is not None:  # one channel holds one federation
+                anew["--fabric-dir"] = f"{channel.folder}-2"
+            raise Rejected(refusal.code, refusal.message, next=_command(file, anew)) from refusal
+        raise
+    except CredentialError as error:
+        if error.code == "keystore-passphrase" and not unlocked:
+            error.next = _command(file, {**said, "--passphrase-file": "FILE"})
         raise
 
 
@@ -151,15 +181,21 @@ def _passphrase(path: str | None) -> str | None:
     """The first line of the passphrase file."""
     if path is None:
         return None
-    with Path(path).open("rb") as file:
-        lines = file.read(PASSPHRASE_LIMIT).decode("utf-8", "replace").splitlines()
+    how = f"write the passphrase into the first line of {path}, or name the file that has it with --passphrase-file"
+    try:
+        with Path(path).open("rb") as file:
+            lines = file.read(PASSPHRASE_LIMIT).decode("utf-8", "replace").splitlines()
+    except FileNotFoundError as error:
+        raise UsageError("path", f"There is no passphrase file {path}.", next=how) from error
     if not lines or not lines[0]:
-        raise UsageError("passphrase-empty", f"{path} has no passphrase in its first line.")
+        raise UsageError("passphrase-empty", f"{path} has no passphrase in its first line.", next=how)
     return lines[0]
 
 
 def banner(narrator: Narrator, federation: FederationFile, place: RunFolder) -> None:
-    narrator.title(f"{federation.name}: {federation.sites} sites, {federation.rounds} rounds, in {place.path}")
+    narrator.title(
+        f"{federation.name}: {counted(federation.sites, 'site')}, {counted(federation.rounds, 'round')}, in {place.path}"
+    )
     narrator.say("  a simulation: every site runs on this machine")
     for fault in federation.faults:
         what = "delivers other bytes than it committed" if fault.kind == "tamper" else "falls silent in mid-round"

@@ -19,6 +19,7 @@ from chaincode.state import Release, Result
 from coordinator.rounds import next_step
 from coordinator.steps import Abort, Collect, Finished, Gathered, Open, Record, Seal, Step, Stuck, Train, Wait
 from identity.errors import UsageError
+from identity.wording import counted
 from ops import federation_file, lineage, output, run_folder
 from ops.commands.agreement import choose
 from ops.entry_text import metrics, reasons
@@ -98,9 +99,9 @@ def _show_ledger(source: Source, names: Names, agreements: Sequence[str]) -> Non
     federation = names.federation
     output.facts([
         ("federation", federation.id if federation else "not founded"),
-        ("log", f"{head.origin}, {head.size} entries, root {head.root.hex()}"),
+        ("log", f"{head.origin}, {counted(head.size, 'entry')}, root {head.root.hex()}"),
         ("last entry", output.when(read(source, source.size - 1)[1].at) if source.size else "none"),
-        ("witnesses", f"{len(federation.cosigners)} cosigners, quorum {federation.quorum}" if federation else "none"),
+        ("witnesses", f"{counted(len(federation.cosigners), 'cosigner')}, quorum {federation.quorum}" if federation else "none"),
         ("agreements", [output.short(a) for a in agreements] or ["none"]),
     ])  # fmt: skip
 
@@ -119,7 +120,9 @@ def _show_rounds(source: Source, names: Names, overview: Overview, limit: int) -
         drop=("attempts", "examples", "model", "released"),
     )
     if limit and view.head.round > limit:
-        output.note(f"Only the newest {limit} of {view.head.round} rounds are shown; --limit 0 shows all.")
+        output.note(
+            f"Only the newest {counted(limit, 'round is', 'rounds are')} shown, of {view.head.round}; --limit 0 shows all."
+        )
 
 
 def _rounds(source: Source, view: RoundView, limit: int) -> list[dict[str, Any]]:
@@ -208,11 +211,13 @@ def _next(names: Names, overview: Overview) -> str:
         return "nothing: a newer agreement goes on from this one"
     match overview.step:
         case Open(round=n, attempt=t, roster=roster):
-            return f"round {n} attempt {t} is opened to {len(roster)} sites"
+            return f"round {n} attempt {t} is opened to {counted(len(roster), 'site')}"
         case Train(silent=members) | Wait(members=members):
             return f"{_some(names, members)} commit until {output.when(head.commit_by)}"
         case Seal(cohort=cohort, out=out):
-            return f"round {head.round} is sealed with {len(cohort)} updates, {len(out)} sites out"
+            return (
+                f"round {head.round} is sealed with {counted(len(cohort), 'update')}, {counted(len(out), 'site')} out"
+            )
         case Collect(members=members):
             return f"{_some(names, members)} deliver until {output.when(head.deliver_by)}; then round {head.round} is recorded"
         case Record():
@@ -220,9 +225,7 @@ def _next(names: Names, overview: Overview) -> str:
         case Abort(reason=reason):
             return f"attempt {head.attempt} of round {head.round} is given up ({reason}), and the next one opened"
         case Stuck():
-            return (
-                f"nothing can: round {head.round} was given up {head.attempt} times, and no further attempt is agreed"
-            )
+            return f"nothing can: round {head.round} was given up {counted(head.attempt, 'time')}, and no further attempt is agreed"
         case Finished():
             return "nothing: every agreed round is recorded"
 

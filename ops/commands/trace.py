@@ -15,6 +15,7 @@ import typer
 from chaincode import models
 from chaincode.entries import Entry
 from identity.errors import UsageError
+from identity.wording import counted
 from ops import lineage, mentions, output, uses
 from ops.entry_text import metrics
 from ops.lineage import INCLUDED, Contribution
@@ -59,8 +60,8 @@ def trace(
             return
         (_show_back if model is not None else _show_forward)(answer, names)
         if answer["more"]:
-            of = f" of {answer['behind']}" if "behind" in answer else ""
-            output.note(f"Only the newest {limit}{of} rounds are shown; --limit 0 shows all.")
+            of = f", of {answer['behind']}" if "behind" in answer else ""
+            output.note(f"Only the newest {counted(limit, 'round is', 'rounds are')} shown{of}; --limit 0 shows all.")
 
 
 def _model(source: Source, text: str) -> str:

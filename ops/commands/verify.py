@@ -19,6 +19,7 @@ from chaincode.entries import Entry
 from chaincode.files import mapped, read_bounded
 from chaincode.trust import KEY_FILE
 from identity.errors import Error, EvidenceError, UsageError
+from identity.wording import counted
 from ops import output, settings
 from ops.options import JsonOption
 
@@ -118,7 +119,7 @@ def judge(model: Path, proof: Path, key: Path) -> tuple[list[Check], Entry | Non
     def logged() -> str:
         entry, head = proofs.verify_entry_proof(read_bounded(proof, _PROOF_LIMIT), known["key"])
         known["entry"] = entry
-        return f"entry {entry.id}, in the log's signed head of {head.size} entries"
+        return f"entry {entry.id}, in the log's signed head of {counted(head.size, 'entry')}"
 
     def same_model() -> str:
         digest, released = models.digest_file(model), known["entry"].subjects["model"]

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from identity.errors import Unavailable, UsageError
+from identity.wording import counted
 from ops import output, settings
 from ops.fabric.processes import tail
 
@@ -148,4 +149,4 @@ def _wait(child: "subprocess.Popen[bytes]", log: Path, began: float, say: Say) -
             return
         except subprocess.TimeoutExpired:
             fetched = sum(line.startswith("go: downloading") for line in tail(log, 10_000))
-            say(f"still building: {time.monotonic() - began:.0f} s, {fetched} modules fetched")
+            say(f"still building: {time.monotonic() - began:.0f} s, {counted(fetched, 'module')} fetched")

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from identity.errors import UsageError
+from identity.wording import counted
 from ops import output
 from ops.fabric import build, channel, material, nodes, package, processes, profile
 from ops.fabric import plan as plans
@@ -119,7 +120,7 @@ def _bring_up(network: Network, say: Say) -> Network:
 
 def _check(folder: Path, plan: Plan, wanted: Wanted) -> None:
     """Refuse to go on with a network that is not the one that is meant, or was made by another version."""
-    here = f"{plan.consensus} with {len(plan.organisations)} organisations"
+    here = f"{plan.consensus} with {counted(len(plan.organisations), 'organisation')}"
     wipe = output.command_line("fabric", "down", "--dir", folder, "--wipe")
     began = sum(not one.joined for one in plan.organisations)
     counts = (None, began, len(plan.organisations))

@@ -5,6 +5,8 @@ import secrets
 import socket
 from collections.abc import Collection
 
+from identity.wording import counted
+
 HOST = "127.0.0.1"
 FIRST, LAST = 15_000, 31_999
 """Below the ranges from which systems take the ports of outgoing connections: a node that is started again after a
@@ -36,7 +38,7 @@ def choose(count: int, avoid: Collection[int] = ()) -> list[int]:
         port = FIRST + (start - FIRST + offset) % (LAST - FIRST + 1)
         if port not in avoid and is_free(port):
             found.append(port)
-    raise OSError(f"{count} ports are needed, and only {len(found)} are free from {FIRST} to {LAST}")
+    raise OSError(f"{count} ports are needed, and only {counted(len(found), 'is', 'are')} free from {FIRST} to {LAST}")
 
 
 def accepts(port: int) -> bool:

@@ -27,6 +27,7 @@ from chaincode.ledgers.fabric.messages import status_request
 from chaincode.ledgers.fabric.profile import Node, Profile
 from identity import canonical
 from identity.errors import EvidenceError, Unavailable
+from identity.wording import counted
 from ops import output, settings
 from ops.fabric import plan
 
@@ -102,15 +103,19 @@ def compare(profile: Profile, organisation: str, say: Say) -> list[Comparison]:
         keys = sorted(contract.keys_of([open_entry(one) for one in envelopes[-_ENTRIES:]])) or ["federation"]
         say("reading the channel by fabric-sdk-py")
         second = _second(python, profile, organisation, keys)
-        say(f"reading the channel's {second['height']} blocks by the gateway")
+        say(f"reading the channel's {counted(second['height'], 'block')} by the gateway")
         first = _first(profile, organisation, second)
         values = ledger.get(keys)
         first["values"] = [None if (value := values[key]) is None else canonical.b64encode(value) for key in keys]
         first["invoked"] = ledger.source(profile.organisation(organisation).msp)
     return [
         Comparison(f"hash of block {second['height'] - 1}", first["tip"], second["tip"]),
-        Comparison(f"bytes of {second['height']} blocks", _digest(first["blocks"]), _digest(second["blocks"])),
-        Comparison(f"state under {len(keys)} keys", _digest(first["values"]), _digest(json.loads(second["values"]))),
+        Comparison(
+            f"bytes of {counted(second['height'], 'block')}", _digest(first["blocks"]), _digest(second["blocks"])
+        ),
+        Comparison(
+            f"state under {counted(len(keys), 'key')}", _digest(first["values"]), _digest(json.loads(second["values"]))
+        ),
         Comparison("the contract's source", first["invoked"], second["invoked"]),
         Comparison("the transaction that it made", "VALID", first["status"]),
     ]

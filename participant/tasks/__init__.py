@@ -79,10 +79,27 @@ def _check_source(path: Path, attribute: str) -> None:
         where = f"{path}, line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else str(path)
         message = f"{where} cannot be loaded: {type(error).__name__}: {getattr(error, 'msg', error)}."
         raise UsageError("task-not-loadable", message, next=f"python {path}") from error
-    if attribute.encode() not in source and b"import *" not in source:
+    if attribute not in _names(tree) and not any(means in source for means in (b"import *", b"exec(")):
         classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
         has = f"its classes are {', '.join(classes[:5])}" if classes else "it has no class at all"
-        raise UsageError("task-class", f"{path} does not name {attribute[:100]}; {has}. {_HELP}")
+        raise UsageError("task-class", f"{path} has no class {attribute[:100]}; {has}. {_HELP}")
+
+
+def _names(tree: ast.Module) -> set[str]:
+    """The names that a file may give to something, anywhere in it: defined, assigned, imported, or in a string that is the name
+    alone (as in ``globals()["Mine"]``). Task itself is not among them: a federation's task is derived from it."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.Constant(value=str(name)):
+                names.add(name)
+            case ast.Name(id=name, ctx=ast.Store()):
+                names.add(name)
+            case ast.ImportFrom(module="participant" | "participant.task", names=aliases):
+                names |= {alias.asname or alias.name for alias in aliases if alias.name != "Task"}
+            case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+                names |= {alias.asname or alias.name.partition(".")[0] for alias in aliases}
+    return names
 
 
 def load_task(reference: str | TaskLocation, folder: Path | str = ".") -> "Task":

@@ -65,7 +65,7 @@ def test_entries_cut_off_under_an_old_checkpoint_are_found_by_a_head_from_outsid
     assert "entries cut off at the end" in claim(alone, 2).summary
     report = run.audit(head=held)
     assert found(report) == {"2:log-cut-short"}
-    assert f"covers {size} entries, this evidence has {size - 1}: 1 are missing" in claim(report, 2).findings[0].what
+    assert f"covers {size} entries, this evidence has {size - 1}: 1 is missing" in claim(report, 2).findings[0].what
 
 
 @pytest.mark.parametrize(("change", "code"), [

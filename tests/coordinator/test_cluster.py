@@ -34,11 +34,17 @@ def make(nodes: Any, tmp_path: Path) -> Iterator[Make]:
     made: list[Cluster] = []
 
     def build(
-        body: str = "", *, task: str = "", width: int = 3, lines: bool = False, **changes: Any
+        body: str = "",
+        *,
+        task: str = "",
+        width: int = 3,
+        lines: bool = False,
+        told: list[str] | None = None,
+        **changes: Any,
     ) -> tuple[Cluster, ClusterSettings]:
         reference = task or rounds.write_task(tmp_path, body, width)
         settings = rounds.settings(tmp_path, reference, address=nodes.address, **changes)
-        made.append(Cluster(settings))
+        made.append(Cluster(settings, tell=[].append if told is None else told.append))
         made[-1]._folder = make_folder() if lines else ""  # as with a Ray of our own
         made[-1].start()
         return made[-1], settings
@@ -86,9 +92,12 @@ def test_a_killed_worker_is_replaced_and_its_orders_are_tried_again(
 ) -> None:
     marker = str(tmp_path / "killed")
     body = f"if site == 1 and not os.path.exists({marker!r}):\n    open({marker!r}, 'w').close()\n    os.kill(os.getpid(), signal.SIGKILL)"
-    cluster, settings = make(body, workers=2, lines=lines)
+    told: list[str] = []
+    cluster, settings = make(body, workers=2, lines=lines, told=told)
     terms, asked, answers = first_round(cluster, settings, light=lines)
     assert Path(marker).exists()
+    (notice,) = told
+    assert notice.startswith("a worker was replaced: The worker died: ")
     assert all(isinstance(a, TrainResult) for a in answers.values())
     assert rounds.train(cluster, asked) == answers  # the same source, undisturbed
     assert rounds.finish_round(cluster, terms, asked, answers).model
@@ -174,8 +183,10 @@ def test_small_calls_take_a_line_and_large_ones_do_not(make: Make) -> None:
 
 
 def test_a_worker_that_was_killed_while_idle_on_its_line_is_replaced(make: Make) -> None:
-    cluster, settings = make(workers=1, lines=True)
+    told: list[str] = []
+    cluster, settings = make(workers=1, lines=True, told=told)
     _, asked, answers = first_round(cluster, settings, light=True)
+    assert told == []
     (slot,) = cluster._pool()._slots
     assert slot.line is not None
     pid = int(slot.path.rpartition("-")[2])
@@ -183,6 +194,7 @@ def test_a_worker_that_was_killed_while_idle_on_its_line_is_replaced(make: Make)
     assert wait([slot.line], 60)
     assert rounds.train(cluster, asked) == answers
     assert not slot.path.endswith(f"-{pid}")
+    assert [notice.partition(":")[0] for notice in told] == ["a worker was replaced"]
 
 
 def test_leaving_ends_our_workers_and_nothing_else(nodes: Any, make: Make) -> None:

@@ -3,8 +3,9 @@
 
 import socket
 import threading
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from coordinator import line as module
 from coordinator.line import Exchange, Line
+from coordinator.wire import write_answer
 from identity.errors import Error, EvidenceError
 from participant.ports import TrainFailure, TrainOrder
 from tests.coordinator.scripted_pool import order
@@ -138,6 +140,26 @@ def listener(path: str, answers: bytes, *, hangs_up: bool = True) -> Iterator[No
         thread.join(60)
 
 
+@contextmanager
+def dripping(path: str, answers: bytes, *, every: float) -> Iterator[None]:
+    """A worker that takes a call and says something, a byte at a time with so many seconds between them, until nobody listens."""
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(path)
+        made.listen(1)
+
+        def serve() -> None:
+            with made.accept()[0] as connection, suppress(ConnectionError):
+                connection.recv(1 << 16)
+                for byte in answers:
+                    connection.sendall(bytes([byte]))
+                    time.sleep(every)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield
+        thread.join(60)
+
+
 @pytest.mark.parametrize(
     "answers",
     [b"", b"\0\0", (5).to_bytes(4, "big") + b"abc", (1 << 30).to_bytes(4, "big"), b"\xff" * 12],
@@ -163,6 +185,36 @@ def test_a_worker_that_stops_in_the_middle_is_not_waited_for_without_end(
         assert wait([line], 60)  # type: ignore[list-item]  # anything with a fileno
         with pytest.raises(OSError, match="temporarily unavailable"):
             line.answer()
+        line.close()
+
+
+@pytest.mark.parametrize(
+    ("answers", "every"),
+    [((9).to_bytes(4, "big") + b"123456789", 0.25), ((1 << 20).to_bytes(4, "big") + bytes(3000), 0.001)],
+    ids=["a few bytes", "many bytes"],
+)
+def test_a_worker_that_says_a_byte_now_and_then_is_not_heard_to_the_end(
+    path: str, answers: bytes, every: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "STALL_SECONDS", 1)
+    with dripping(path, answers, every=every):
+        line = Line(path)
+        ask(line)
+        assert wait([line], 60)  # type: ignore[list-item]  # anything with a fileno
+        began = time.monotonic()
+        with pytest.raises(OSError, match="temporarily unavailable"):
+            line.answer()
+        assert 0.9 < time.monotonic() - began < 2
+        line.close()
+
+
+def test_an_answer_in_pieces_is_one_where_it_comes_in_time(path: str) -> None:
+    text = write_answer(1, Error("said", "so"))
+    with dripping(path, len(text).to_bytes(4, "big") + text, every=0.001):
+        line = Line(path)
+        ask(line)
+        answer = line.answer()
+        assert (answer.code, answer.message) == ("said", "so")
         line.close()
 
 
@@ -212,8 +264,10 @@ def test_a_worker_that_does_not_read_is_not_waited_for_without_end(path: str, mo
         made.bind(path)
         made.listen(1)
         line = Line(path)
+        began = time.monotonic()
         with pytest.raises(OSError, match="temporarily unavailable"):
             line.ask("x" * 10_000_000)
+        assert time.monotonic() - began < 1.9, "it has been waited for once, not for each piece that was taken"
         line.close()
 
 

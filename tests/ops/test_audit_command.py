@@ -160,6 +160,19 @@ def test_prove_without_a_path_in_a_run_folder(
     assert verify_entry_proof((tmp_path / "proof").read_bytes(), read_key(Path(KEY_FILE)))[0].kind == "found"
 
 
+@pytest.mark.parametrize(
+    "command", [["verify"], ["head", "-o", "head"], ["prove", "0", "-o", "proof"], ["export", "-o", "all"]]
+)
+def test_a_run_that_was_found_is_named_once(
+    copy: Path, terminal: Terminal, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    (copy.parent / "runs").mkdir()
+    copy.rename(copy.parent / "runs" / "newest")
+    monkeypatch.chdir(copy.parent)
+    terminal("audit", *command)
+    assert terminal.err.count("reading runs/newest\n") == 1
+
+
 def test_nothing_of_another_kind_is_replaced(run: Run, tmp_path: Path, terminal: Terminal) -> None:
     precious = tmp_path / "thesis"
     precious.write_text("years of work")

@@ -37,7 +37,7 @@ def test_a_missing_package_is_named_with_what_it_is_missing_for(
     assert findings(terminal, code=1)["no-such-package"] == {
         "what": "no-such-package", "found": "missing", "needed_for": "training", "state": "PROBLEM",
     }  # fmt: skip
-    assert "1 problems" in terminal("doctor", code=1)
+    assert "1 problem\n" in terminal("doctor", code=1)
 
 
 def test_without_didkit_the_second_opinion_is_not_available_and_no_problem(

@@ -45,10 +45,12 @@ commit_seconds = 12
 def test_a_task_that_never_ends_is_left_out_and_named(tmp_path: Path) -> None:
     (tmp_path / "task.py").write_text(TASK)
     (tmp_path / "federation.toml").write_text(FILE)
-    done = command("run", "federation.toml", "--workers", 2, folder=tmp_path)
+    done = command("run", "federation.toml", "--workers", 2, "--events", "events", folder=tmp_path)
     with SqliteLedger.open(tmp_path / "runs/hanging/ledger.sqlite") as ledger:
         entries = [open_entry(envelope) for envelope in ledger.entries()]
     seals = [e for e in entries if e.kind == "seal"]
     assert [[o["reason"] for o in s.body["out"]] for s in seals] in ([["silent"]], [["declined"]]), done.stderr
     assert [len(e.body["included"]) for e in entries if e.kind == "record"] == [2]
     assert "site-02 gives no update [training-timeout]" in done.stderr
+    assert "\n  a worker was replaced: The worker did not answer in time.\n" in done.stderr
+    assert '"kind":"worker-replaced"' in (tmp_path / "events").read_text()

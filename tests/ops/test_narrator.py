@@ -32,3 +32,14 @@ def shown(events: list[tuple[str, int, dict[str, Any]]]) -> str:
 )
 def test_what_is_going_on(events: list[tuple[str, int, dict[str, Any]]], expected: str) -> None:
     assert shown(events) == expected
+
+
+def test_one_site_is_not_several(capsys: pytest.CaptureFixture[str]) -> None:
+    narrator = Narrator(1)
+    narrator(Event("open", 1, 1, {"roster": ["a"], "absent": [], "commit_by": 1_800_000_000}))
+    narrator(Event("seal", 1, 1, {"cohort": ["a"], "out": []}))
+    narrator(Event("record", 1, 1, {"included": ["a"], "omitted": [], "examples": 1, "model": "0" * 64, "metrics": {}}))
+    told = capsys.readouterr().err
+    assert "opened for 1 site, " in told
+    assert "committed and sealed: 1 update\n" in told
+    assert ": 1 update, 1 example. " in told

@@ -241,9 +241,10 @@ def test_a_run_that_was_found_is_named_but_not_to_programs(
     terminal: Terminal, run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(run.path)
-    for command in (["log"], ["status"], ["show", "3"], ["trace", "--did", "site-01"]):
+    for command in (["log"], ["status"], ["show", "3"], ["trace", "--did", "site-01"], ["agreement", "show"]):
         terminal(*command)
         assert terminal.err.startswith("reading ")
+        assert terminal.err.count("reading ") == 1
         terminal(*command, "--json")
         assert terminal.err == ""
     terminal("log", run.path)

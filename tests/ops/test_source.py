@@ -92,7 +92,7 @@ def test_a_bundle_whose_last_entries_were_cut_off_is_refused(terminal: Terminal,
     shorter.entries = here.entries[:-1]
     cut = write_run(tmp_path / "cut", shorter)
     evidence = write_evidence(tmp_path / "evidence", whole)
-    assert "1 entries" not in terminal("status", evidence)
+    assert "1 entry" not in terminal("status", evidence)
     with opened(str(whole.path)) as source:
         head = source.checkpoint().encode()
     with opened(str(cut.path)) as source:

@@ -202,7 +202,7 @@ def test_a_limit_says_how_many_rounds_there_are(terminal: Terminal, here: World,
     for limit in (0, 3, 4):
         assert terminal.json("trace", path, "--model", model, "--limit", limit) == whole
     terminal("trace", path, "--model", model, "--limit", 2)
-    assert "Only the newest 2 of 3 rounds are shown" in terminal.err
+    assert "Only the newest 2 rounds are shown, of 3" in terminal.err
 
 
 def test_a_newer_agreement_that_comes_back_to_the_first_model_is_not_behind_the_older_one(

@@ -109,6 +109,36 @@ def test_unusable_files_are_the_users_error(source: str, code: str, words: str, 
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        MINE.replace("class Mine", "class MineToo"),
+        "# Mine\n" + MINE.replace("class Mine", "class Other"),
+        "from participant import Task as Mine\nclass Other(Mine): pass\n",
+        "def other():\n    return Mine\n",
+    ],
+    ids=["a longer name", "only mentioned", "Task itself", "only used"],
+)
+def test_a_class_that_a_file_does_not_have_is_missed_before_anything_runs(source: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(source)
+    with pytest.raises(UsageError, match="has no class Mine; ") as caught:
+        locate_task("mine.py:Mine", tmp_path)
+    assert caught.value.code == "task-class"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        MINE, "if True:\n    " + MINE.replace("\n", "\n    "), "from other import Mine\n", "from other import Their as Mine\n", "import Mine\n",
+        "from other import *\n", "Mine = make()\n", "Mine: type = make()\n", "for Mine in everything:\n    pass\n",
+        "globals()['Mine'] = make()\n",
+    ],
+)  # fmt: skip
+def test_a_class_may_come_about_in_many_ways(source: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(source)
+    assert locate_task("mine.py:Mine", tmp_path).attribute == "Mine"
+
+
 def test_a_file_that_does_not_load_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "half_way.py").write_text("x = 1\nraise ValueError\n")
     with pytest.raises(UsageError):

@@ -21,6 +21,7 @@ from chaincode.blocks import header as header_form
 from chaincode.fabric_outcomes import Accepted, parse_outcomes
 from chaincode.ledgers.fabric.messages import arguments_of, chaincode_action
 from identity.errors import EvidenceError
+from identity.wording import counted
 
 SUBMIT = b"submit"
 _ENTRY = state.entry_key("")
@@ -83,7 +84,9 @@ def _entries(data: bytes, chaincode: str) -> Iterator[Logged]:
         return
     verdicts = parse_outcomes(action.response.payload)
     if len(verdicts) != len(envelopes):
-        raise EvidenceError("fabric-block", f"{len(verdicts)} outcomes for {len(envelopes)} envelopes")
+        raise EvidenceError(
+            "fabric-block", f"{counted(len(verdicts), 'outcome')} for {counted(len(envelopes), 'envelope')}"
+        )
     version = action.chaincode_id.version
     logged = [Logged(v.entry, e, version) for v, e in zip(verdicts, envelopes, strict=True) if isinstance(v, Accepted)]
     if sorted(one.entry for one in logged) != sorted(written):

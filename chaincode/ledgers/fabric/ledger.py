@@ -32,6 +32,7 @@ from chaincode.ledgers.fabric.together import Together
 from chaincode.ledgers.opening import open_all
 from identity import canonical
 from identity.errors import EvidenceError, OutcomeUnknown, Rejected, Unavailable, UsageError
+from identity.wording import counted
 
 KEYS_AT_ONCE = 1000
 Outcome = Receipt | Rejected
@@ -128,7 +129,10 @@ class FabricLedger:
         for some in (distinct[i : i + KEYS_AT_ONCE] for i in range(0, len(distinct), KEYS_AT_ONCE)):
             values = _values(self._evaluate([b"get", *(key.encode() for key in some)], self._member.msp))
             if len(values) != len(some):
-                raise EvidenceError("fabric-read", f"{len(values)} values were answered for {len(some)} keys.")
+                raise EvidenceError(
+                    "fabric-read",
+                    f"{counted(len(values), 'value was', 'values were')} answered for {counted(len(some), 'key')}.",
+                )
             found.update(zip(some, values, strict=True))
         return found
 

@@ -10,6 +10,7 @@ from chaincode.ledgers.fabric.gateway import CallFailed, Detail, Status
 from chaincode.ledgers.fabric.messages import Pending, endorsers_of
 from chaincode.ledgers.fabric.profile import Place
 from identity.errors import CredentialError, EvidenceError, OutcomeUnknown, Unavailable
+from identity.wording import counted
 
 RESPONSE = re.compile(r"chaincode response \d+, (.*)", re.DOTALL)
 _MISMATCH = "ProposalResponsePayloads do not match"
@@ -107,6 +108,6 @@ def endorsed_by_too_few(pending: Pending, status: Status, times: int) -> Unavail
     by = " and ".join(endorsers_of(pending.envelope)) or "nobody"
     message = (
         f"Transaction {pending.txid[:12]} is in block {status.block} and invalid: {status.code}.\n"
-        f"It was endorsed by {by}; the channel asks for more, also when it was endorsed anew {times - 1} times."
+        f"It was endorsed by {by}; the channel asks for more, also when it was endorsed anew {counted(times - 1, 'time')}."
     )
     return Unavailable("fabric-invalid", message, next=STATUS)

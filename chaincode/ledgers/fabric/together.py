@@ -13,6 +13,7 @@ from chaincode.ledgers.fabric import batches
 from chaincode.ledgers.fabric.batches import Batch, own_keys_only
 from chaincode.ledgers.fabric.sending import Sent
 from identity.errors import EvidenceError
+from identity.wording import counted
 
 PLACES = 8
 """Transactions that are being endorsed or submitted at once."""
@@ -70,7 +71,8 @@ class Together:
             sent = self._send(envelopes, submitted)
             if len(sent.verdicts) != len(envelopes):
                 raise EvidenceError(
-                    "outcomes-malformed", f"{len(sent.verdicts)} outcomes were answered for {len(envelopes)} entries."
+                    "outcomes-malformed",
+                    f"{counted(len(sent.verdicts), 'outcome was', 'outcomes were')} answered for {counted(len(envelopes), 'entry')}.",
                 )
         except Exception as error:  # each caller hears of it, when all of its batches have ended
             for _, future in group:

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ``fedledger run`` says when a run does not come to its end: the command that goes on with it, with all that was asked for."""
+
+import shlex
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from identity.errors import CredentialError, Rejected
+from ops import settings
+from ops.commands import run
+from tests.ops.runs import Terminal
+from tests.ops.test_run_command import SMALL
+
+Asked = list[tuple[Any, ...]]
+
+
+@pytest.fixture
+def file() -> Path:
+    """A federation file whose path a shell would take apart."""
+    path = Path("a folder/it's small.toml")
+    path.parent.mkdir()
+    path.write_text(SMALL.format(task="breast-cancer", rounds=1))
+    Path("pass phrase").write_text("correct horse\n")
+    return path
+
+
+def ending(monkeypatch: pytest.MonkeyPatch, end: BaseException) -> Asked:
+    """Let each run end so; what each was asked to do."""
+    asked: Asked = []
+
+    def carry_out(begin: "partial[Any]", _: Any, events: str | None) -> None:
+        asked.append((*begin.args, events))
+        raise end
+
+    monkeypatch.setattr(run, "carry_out", carry_out)
+    monkeypatch.setattr(settings, "prepare_ray", lambda *_, **__: None)
+    return asked
+
+
+def pasted(line: str) -> list[str]:
+    """The words of a command that was shown, without the program's name."""
+    words = shlex.split(line)
+    return words[words.index("run") :]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [], ["--workers", "2", "--no-baselines"], ["--events", "the events"], ["--dir", "$HOME; run", "--json"],
+        ["--passphrase-file", "pass phrase", "--no-dashboard"], ["--ray-address", "127.0.0.1:1", "--ledger", "embedded"],
+    ],
+)  # fmt: skip
+def test_the_command_that_goes_on_asks_for_the_same(
+    terminal: Terminal, file: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    asked = ending(monkeypatch, KeyboardInterrupt())
+    terminal("run", file, *options, code=130)
+    again = pasted(terminal.err.partition("goes on with:\n")[2].splitlines()[0])
+    assert sorted(again) == sorted(["run", str(file), *options])
+    terminal(*again, code=130)
+    assert asked[0] == asked[1]
+
+
+def test_a_class_that_the_task_s_file_does_not_have_is_missed_before_anything_is_written(terminal: Terminal) -> None:
+    Path("task.py").write_text("from participant import Task\nclass MyTask(Task):\n    name = 'mine'\n")
+    Path("small.toml").write_text(SMALL.format(task="task.py:My", rounds=1))
+    before = sorted(Path().iterdir())
+    terminal("run", "small.toml", "--events", "events", code=2)
+    assert "has no class My; its classes are MyTask" in terminal.err
+    assert "[task-class]" in terminal.err
+    assert sorted(Path().iterdir()) == before
+
+
+def test_a_run_that_cannot_go_on_is_begun_anew_with_the_same_options(
+    terminal: Terminal, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ending(monkeypatch, Rejected("attempts-exhausted", "No further attempt."))
+    terminal("run", file, "--dir", "one", "--workers", 2, "--no-baselines", code=1)
+    terminal(*pasted(terminal.err.partition("next: ")[2]), code=1)
+    (file_, folder, options, events), other = asked
+    assert other == (file_, type(folder)(Path("one-2")), options, events)
+
+
+def test_a_run_on_a_channel_is_begun_anew_on_another_one(
+    terminal: Terminal, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ending(monkeypatch, Rejected("attempts-exhausted", "No further attempt."))
+    terminal("run", file, "--ledger", "fabric", code=1)
+    wanted = ["run", str(file), "--ledger", "fabric", "--dir", "runs/small-2", "--fabric-dir", ".fabric-2"]
+    assert pasted(terminal.err.partition("next: ")[2]) == wanted
+
+
+def test_a_missing_passphrase_is_asked_for(terminal: Terminal, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ending(monkeypatch, CredentialError("keystore-passphrase", "keystore.json is encrypted: it needs its passphrase."))
+    terminal("run", file, "--workers", 2, code=1)
+    wanted = ["run", str(file), "--workers", "2", "--passphrase-file", "FILE"]
+    assert pasted(terminal.err.partition("next: ")[2]) == wanted
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\nsecond line\n"])
+def test_a_file_without_a_passphrase_is_refused_with_what_to_do(
+    terminal: Terminal, file: Path, content: bytes | None
+) -> None:
+    if content is not None:
+        Path("empty").write_bytes(content)
+    terminal("run", file, "--passphrase-file", "empty", code=2)
+    assert "next: write the passphrase into the first line of empty" in terminal.err
+    assert not Path("runs").exists()
