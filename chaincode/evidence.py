@@ -120,8 +120,8 @@ def verify_all(
 ) -> list[VerifiedUpdate | EvidenceError]:
     """`verify_update` of each, or what it raises in its place; where they are 1 MiB or more, the threads of `crew` hash them."""
     digests: Sequence[str | None] = [None] * len(updates)
-    if crew is not None and sum(len(data) for _, data in updates) >= _WORTH_THREADS:
-        digests = crew.map(lambda u: chunk_root(u[1]) if len(u[1]) == u[0].size else None, updates, 1)
+    if crew is not None and sum(data.nbytes for _, data in updates) >= _WORTH_THREADS:
+        digests = crew.map(lambda u: chunk_root(u[1]) if u[1].nbytes == u[0].size else None, updates, 1)
     found: list[VerifiedUpdate | EvidenceError] = []
     for (commitment, data), digest in zip(updates, digests, strict=True):
         try:

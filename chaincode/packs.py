@@ -22,7 +22,7 @@ from itertools import accumulate, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from chaincode.chunks import chunk_root
+from chaincode.chunks import chunk_root, is_digest
 from chaincode.files import LARGE_BUFFER, mapped, ours_alone, refuse_file, replacing, sync
 from chaincode.place import Place
 from identity.errors import EvidenceError
@@ -38,10 +38,8 @@ MOST: Final = 4096
 """The blobs in a pack; with them its first line stays below ``LINE_LIMIT``."""
 LINE_LIMIT: Final = 1 << 19
 STALE_SECONDS: Final = 3600
-"""After this long nobody is writing a pack any more: it takes milliseconds. If somebody is, that call fails, and a pack
-that was not written was not promised to anybody."""
+"""After this long nobody is writing a pack any more. If somebody is, that call fails: nobody was promised what is not there."""
 
-_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _NAME: Final = re.compile(r"[0-9a-f]{64}\.pack")
 _UNFINISHED: Final = re.compile(r"\.[0-9a-f]{64}\.pack\.[0-9a-f]{16}")
 # What matches is canonical JSON by its shape: one match does what parsing, writing and comparing would.
@@ -63,7 +61,7 @@ def write_packs(folder: Path, blobs: Sequence[tuple[str, Buffer]], *, fsync: boo
     Raises ValueError, and writes nothing, for what no reader would take: a blob above SMALL, a name that is no digest.
     """
     sizes = [memoryview(blob).nbytes for _, blob in blobs]
-    if not all(size <= SMALL and _DIGEST.fullmatch(digest) for (digest, _), size in zip(blobs, sizes, strict=True)):
+    if not all(size <= SMALL and is_digest(digest) for (digest, _), size in zip(blobs, sizes, strict=True)):
         raise ValueError(f"a pack holds blobs of at most {SMALL} bytes, each under its digest")
     make_folder(folder, fsync=fsync)
     paths = []
@@ -218,10 +216,10 @@ class Packs:
     def adopt(self, packs: Mapping[str, Mapping[str, Place]], *, fsync: bool) -> set[str]:
         """Rename packs, by their paths, into the folder, which is there; those that have moved, durable where `fsync` says so.
 
-        A pack moves if its own rows are the places, by digest, at which the blobs have been verified, and nothing more. What
-        stays has other rows, cannot be read, or is not ours to move: on another file system, in a folder that we may not
-        change, or a file that another user has, or can open or name. What remains: a process of our own user that holds it
-        open for writing, and whoever may change its folder just then. Raises OSError; some may have moved by then.
+        A pack moves if its own rows are the places, by digest, at which the blobs have been verified, and nothing more, if it
+        can be read and is ours to move: not on another file system, in a folder that we may not change, or a file that another
+        user has, or can open or name. What remains: a process of our own user that holds it open for writing, and whoever may
+        change its folder just then. Raises OSError; some may have moved by then.
         """
         ready: dict[Path, tuple[bytes, list[tuple[str, int]]]] = {}
         for path, places in packs.items():
@@ -234,14 +232,16 @@ class Packs:
                         sync(source)
                     ready[source] = line, listed
         moved = []
-        for source in ready:
-            with _left_there():
-                os.rename(source, self.folder / source.name)
-                moved.append(source)
-        if fsync and moved:
-            sync(self.folder)
-        for source in moved:
-            self._take(source.name, *ready[source])
+        try:
+            for source in ready:
+                with _left_there():
+                    os.rename(source, self.folder / source.name)
+                    moved.append(source)
+        finally:  # whatever became of the others
+            if fsync and moved:
+                sync(self.folder)
+            for source in moved:
+                self._take(source.name, *ready[source])
         return {str(source) for source in moved}
 
     def _take(self, name: str, line: bytes, listed: Sequence[tuple[str, int]]) -> None:

@@ -66,12 +66,17 @@ class Dispatch:
         calls = self._deal(orders, pool.workers)
         until = math.inf if seconds is None else time.monotonic() + seconds
         held, linger = list[Answer](), math.inf
-        for answers in self._answered(pool, calls, until):
-            linger = linger if held else time.monotonic() + LINGER_SECONDS
-            held += answers
-            if held and (calls or len(held) > LINGER_MOST or not pool.poll(max(0.0, linger - time.monotonic()))):
+        try:
+            for answers in self._answered(pool, calls, until):
+                linger = linger if held else time.monotonic() + LINGER_SECONDS
+                held += answers
+                if held and (calls or len(held) > LINGER_MOST or not pool.poll(max(0.0, linger - time.monotonic()))):
+                    yield held
+                    held = []
+        except Exception:
+            if held:  # what has been answered is not lost with the workers
                 yield held
-                held = []
+            raise
         if held:
             yield held
 

@@ -39,6 +39,7 @@ class Line:
         """Raises OSError where nobody listens."""
         self._socket = socket.socket(socket.AF_UNIX)
         self._asked: tuple[int, str, Sequence[Any]] = 0, "", ()
+        self._came = bytearray()  # of the answer, so far
         try:
             self._bound(socket.SO_SNDTIMEO, time.monotonic() + STALL_SECONDS)
             self._socket.connect(path)
@@ -67,27 +68,42 @@ class Line:
     @property
     def answered(self) -> bool:
         """Whether there is something to read: an answer, or that the worker is gone."""
-        return bool(wait([self._socket], 0))
+        return self.complete or bool(wait([self._socket], 0))
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of the answer is here already, and nothing more comes."""
+        return len(self._came) >= _LENGTH and self._missing() == 0
+
+    def arrives(self, seconds: float) -> bool:
+        """Whether all of the answer comes within so many seconds. If not, ``answer`` still reads it, or says that the worker
+        is gone."""
+        with suppress(EOFError, OSError):
+            self._receive(time.monotonic() + seconds)
+        return self.complete
 
     def answer(self) -> Any:
         """The answer to the last call, or the ``Error`` that it raised. Raises EOFError, OSError where the worker is gone, or has not
         said all of it in STALL_SECONDS."""
-        until = time.monotonic() + STALL_SECONDS
-        length = int.from_bytes(self._read(_LENGTH, until), "big")
-        if length > LONGEST_ANSWER:
-            raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
-        return read_answer(self._read(length, until), *self._asked)
+        self._receive(time.monotonic() + STALL_SECONDS)
+        data, self._came = bytes(self._came[_LENGTH:]), bytearray()
+        return read_answer(data, *self._asked)
 
-    def _read(self, size: int, until: float) -> bytes:
-        """So many bytes, all of them before a time on the monotonic clock. Raises EOFError, OSError."""
-        found = memoryview(bytearray(size))
-        position = 0
-        while position < size:
+    def _receive(self, until: float) -> None:
+        """Receive the rest of the answer, before a time on the monotonic clock. Raises EOFError, OSError."""
+        while missing := self._missing():
+            if missing > LONGEST_ANSWER:
+                raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
             self._bound(socket.SO_RCVTIMEO, until)
-            if not (came := self._socket.recv_into(found[position:])):
+            if not (came := self._socket.recv(missing)):
                 raise EOFError
-            position += came
-        return bytes(found)
+            self._came += came
+
+    def _missing(self) -> int:
+        """How many bytes of the answer's length, or of the rest, are still to come."""
+        if len(self._came) < _LENGTH:
+            return _LENGTH - len(self._came)
+        return _LENGTH + int.from_bytes(self._came[:_LENGTH], "big") - len(self._came)
 
     def _bound(self, what: int, until: float) -> None:
         """Let the kernel give up sending or receiving at a time on the monotonic clock. Raises OSError where that is past."""

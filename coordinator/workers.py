@@ -166,9 +166,11 @@ class Workers:
                 slot.answer, *call.kept = references if call.returns > 1 else [references]
 
     def poll(self, seconds: float) -> bool:
-        """See ``Pool.poll``."""
+        """See ``Pool.poll``. Of an answer over a line all must be there: to read the rest may take long."""
+        until = time.monotonic() + seconds
         answers = [slot.answer for slot in self._slots if slot.call is not None]
-        return bool(answers) and bool(_wait(answers, seconds))
+        ready = _wait(answers, seconds) if answers else []
+        return any(not isinstance(one, Line) or one.arrives(until - time.monotonic()) for one in ready)
 
     def _ask(self, slot: _Slot, call: Call) -> bool:
         """Call a worker over its line; whether that could be done."""
@@ -222,7 +224,9 @@ def _wait(sources: list[Any], seconds: float | None) -> list[Any]:
 
 
 def _speaking(lines: list[Line], seconds: float | None) -> list[Any]:
-    return list(wait(lines, seconds))  # type: ignore[arg-type]  # anything with a fileno
+    """The lines that have something to say; those alone, if there are any, that have said it."""
+    complete = [line for line in lines if line.complete]
+    return complete or list(wait(lines, seconds))  # type: ignore[arg-type]  # anything with a fileno
 
 
 def _hang_up(slot: _Slot) -> None:

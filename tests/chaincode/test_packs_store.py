@@ -249,6 +249,25 @@ def test_an_adopted_pack_outlives_a_power_cut(tmp_path: Path, monkeypatch: pytes
     assert not synced
 
 
+def test_packs_that_moved_before_one_failed_are_kept_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, synced, rename = BlobStore(tmp_path / "blobs"), list[Path](), os.rename
+    first, second = (write_packs(tmp_path / "box", [blob], fsync=False)[0] for blob in BLOBS[:2])
+
+    def failing(old: Path, new: Path) -> None:
+        if old == second:
+            raise OSError(errno.EIO, "I/O error")
+        rename(old, new)
+
+    monkeypatch.setattr(packs, "sync", synced.append)
+    monkeypatch.setattr(os, "rename", failing)
+    with pytest.raises(OSError, match="I/O"):
+        store.adopt_packs({str(source): read_index(source) for source in (first, second)})
+    assert synced[-1] == tmp_path / "blobs" / "packs"
+    assert store.find([digest for digest, _ in BLOBS[:2]], look=False).keys() == {BLOBS[0][0]}
+
+
 @pytest.mark.parametrize("first", ["good", "bad"])
 def test_of_two_packs_that_list_a_blob_the_one_with_its_bytes_counts(tmp_path: Path, first: str) -> None:
     (digest, blob), other = BLOBS[0], BLOBS[2]

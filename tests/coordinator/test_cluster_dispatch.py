@@ -111,6 +111,18 @@ def test_answers_wait_once_whatever_comes_meanwhile(monkeypatch: pytest.MonkeyPa
     assert waited[0] > waited[-1], "from the first one on"
 
 
+def test_answers_that_waited_come_before_what_ends_the_run() -> None:
+    def answer(call: Call) -> Any:
+        if "site-02" in names(call):
+            raise Unavailable("worker-start", "There is no worker.")
+        return [result(s) for s in names(call)]
+
+    batches = dispatch(Scripted(answer, at_once=2)).train([order(s) for s in SITES])
+    assert "site-01" in [a.site for a in next(batches)]
+    with pytest.raises(Unavailable, match="no worker"):
+        next(batches)
+
+
 def test_answers_that_waited_are_not_lost_where_the_others_worker_is() -> None:
     lost = {"site-02"}
 

@@ -218,6 +218,48 @@ def test_an_answer_in_pieces_is_one_where_it_comes_in_time(path: str) -> None:
         line.close()
 
 
+def test_an_answer_is_here_when_all_of_it_is(path: str) -> None:
+    with serving(path):
+        line = Line(path)
+        assert not line.arrives(0.01), "nothing was asked"
+        ask(line)
+        assert line.arrives(60)
+        assert line.complete
+        assert line.answered
+        assert wait([line], 0) == [], "it has been received"  # type: ignore[list-item]  # anything with a fileno
+        assert said(line.answer())[0] == "site-01"
+        assert not line.complete
+        line.close()
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [b"", b"\0\0", (5).to_bytes(4, "big") + b"abc", b"\xff" * 12],
+    ids=["nothing", "half a length", "half an answer", "too long"],
+)
+def test_half_an_answer_is_not_here_and_is_soon_given_up(path: str, answers: bytes) -> None:
+    with listener(path, answers, hangs_up=False):
+        line = Line(path)
+        ask(line)
+        began = time.monotonic()
+        for _ in range(3):
+            assert not line.arrives(0.05)
+        assert time.monotonic() - began < 2
+        line.close()
+
+
+def test_what_came_before_is_not_forgotten(path: str) -> None:
+    text = write_answer(1, Error("said", "so"))
+    with dripping(path, len(text).to_bytes(4, "big") + text, every=0.002):
+        line = Line(path)
+        ask(line)
+        while not line.arrives(0.004):  # in the middle of it, again and again
+            assert not line.complete
+        answer = line.answer()
+        assert (answer.code, answer.message) == ("said", "so")
+        line.close()
+
+
 def test_a_call_that_is_too_long_is_not_begun(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(path):
         line = Line(path)

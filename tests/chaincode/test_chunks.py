@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A blob's digest: of the whole, in pieces, and by several threads."""
+"""A chunk root: of the whole, in pieces, and by several threads."""
 
 import random
 from itertools import pairwise
