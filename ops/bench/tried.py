@@ -50,15 +50,16 @@ the place of mmap to hash (22.4 ms to 26.6), mapping all pages at once (22.4); s
 11.3); pieces that end where pages do (30.6 ms to 30.6); copying a slice and hashing the copy (178 to 183 ms to 179 to 181);
 letting go of old files one by one, as new ones are written (685 and 679 ms to 688 and 693); training calls of half a second
 (768 and 721 ms to 696 and 734: noise).
-Tried without gain otherwise: three or four calls to train fifty sites (44 to 49 ms beside 41); fifty updates of 40 kB hashed
-by two threads where they are made, while the other worker trains (50.0 ms to 50.2 in turns, where they were summed, too); whole updates verified by threads (1.6 ms to 1.8 to 3.3); letting go
-of packs that are on the disk, so that the next ones take their pages (44.5, 43.8, 49.1 and 36.9 ms to 41.7, 41.5, 47.6 and 38.4,
-noise); workers as SCHED_BATCH, which interrupt nobody (37.8, 39.9, 40.0 and 45.6 ms to 37.0, 39.0, 40.6 and 44.6); fsync of a pack by a thread (as good as
-asking for it); slices of 2^15 to 2^18 for the encoding (43.2, 40.6, 40.2, 42.1 ms); files written
-through mmap (21 ms to 10 to 20); readv in the place of mmap (31.7 ms to 28.6); fewer indexes in the
-ledger (all six dropped: 0.91 of a commitment's submission in large batches); pages of 8 KiB (0.96 in large batches, 1.12 for one
-entry); many rows in one INSERT (1.00); orjson for entries (9.2 us to the pattern's 8.9); objects that the collector is told never
-to look at (nothing beyond the rarer looks); batch plans kept between rounds (80 us of 2.5 ms).""",
+Tried without gain otherwise: three or four calls to train fifty sites (44 to 49 ms beside 41); fifty updates of 40 kB hashed by
+two threads where they are made, while the other worker trains (50.0 ms to 50.2 in turns, where they were summed, too); whole
+updates verified by threads (1.6 ms to 1.8 to 3.3); letting go of packs that are on the disk, so that the next ones take their
+pages (44.5, 43.8, 49.1 and 36.9 ms to 41.7, 41.5, 47.6 and 38.4, noise); workers as SCHED_BATCH, which interrupt nobody (37.8,
+39.9, 40.0 and 45.6 ms to 37.0, 39.0, 40.6 and 44.6); fsync of a pack by a thread (as good as asking for it); slices of 2^15 to
+2^18 for the encoding (43.2, 40.6, 40.2, 42.1 ms); files written through mmap (21 ms to 10 to 20); readv in the place of mmap
+(31.7 ms to 28.6); fewer indexes in the ledger (all six dropped: 0.91 of a commitment's submission in large batches); pages of 8
+KiB (0.96 in large batches, 1.12 for one entry); many rows in one INSERT (1.00); orjson for entries (9.2 us to the pattern's
+8.9); objects that the collector is told never to look at (nothing beyond the rarer looks); batch plans kept between rounds (80
+us of 2.5 ms).""",
     "replay and verification": """\
 An entry of the 100,000 costs 117 us of bare signature on the cores of the last day and 67 on those of an earlier one; all else
 has 43 of every 100 us of signature for the goal. All else is about 47 us, both processes together: 21 to read the entry (base64 4,
