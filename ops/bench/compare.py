@@ -3,7 +3,7 @@
 
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median, quantiles
@@ -17,6 +17,9 @@ SAME = 4
 """Decimal places to which the accuracy and the loss of the last model must agree."""
 QUIET = 0.3
 """Cores that others may keep busy before a verdict says that it is doubtful."""
+STEADY = 1.15
+"""How much longer the plain loop may take in one turn than in another before a verdict says that it is doubtful: a core that
+is shared with other machines is slower for a while, and nothing on this one says so."""
 SHORT = 0.5
 """Seconds of warm rounds below which CPU times are too coarse to be told."""
 
@@ -42,6 +45,12 @@ class Measured:
     def round(self) -> float:
         """The median of the warm rounds, in seconds."""
         return median(self.rounds)
+
+    @property
+    def turns(self) -> tuple[float, float]:
+        """The medians of the fastest run and of the slowest one, in seconds."""
+        medians = [median(run.rounds) for run in self.runs]
+        return min(medians), max(medians)
 
     @property
     def quartiles(self) -> tuple[float, float]:
@@ -150,9 +159,17 @@ def rows(comparison: Comparison) -> list[Row]:
     if goals.launch is not None:
         found.append(row(f"{workload.name}: launch to the end of round 1, to the goal", seconds(ours.launch),
                          f"{goals.launch:g} s", ours.launch / goals.launch, 1.0, "at-most"))  # fmt: skip
-    busy = max(one.others for one in measured.values())
-    note = f"doubtful: others kept up to {busy:.1f} cores busy" if busy > QUIET else ""
-    return [replace(judged, note=note) for judged in found]
+    note = "; ".join(_doubts(measured))
+    return [replace(judged, note=note and f"doubtful: {note}") for judged in found]
+
+
+def _doubts(measured: Mapping[str, Measured]) -> Iterator[str]:
+    """Why verdicts on these may say more of the machine than of them."""
+    if (busy := max(one.others for one in measured.values())) > QUIET:
+        yield f"others kept up to {busy:.1f} cores busy"
+    if (plain := measured.get(PLAIN)) is not None and plain.turns[1] > STEADY * plain.turns[0]:
+        low, high = map(seconds, plain.turns)
+        yield f"the machine was not steady, the plain loop's round took {low} to {high} in its turns"
 
 
 def slower_than_wanted(comparisons: Iterable[Comparison]) -> list[Workload]:

@@ -187,6 +187,12 @@ def test_goals_are_judged() -> None:
     }
     assert all(r.note == "" for r in compare.rows(three()))
     assert all("1.5 cores" in r.note for r in compare.rows(three(others=1.5)))
+    steady, (first,) = three(), three().measured[PLAIN].runs
+    turns = tuple(replace(first, ends=(1.0, 1.0 + 1.1 * n)) for n in (1, 1.1))
+    slower = replace(turns[1], ends=(1.0, 2.4))
+    for runs, doubted in ((turns, False), ((turns[0], slower), True)):
+        found_ = compare.rows(Comparison(steady.workload, {**steady.measured, PLAIN: Measured(PLAIN, runs)}))
+        assert all(("took 1.1 s to 1.4 s in its turns" in r.note) == doubted for r in found_)
     unjudged = three()
     assert compare.rows(Comparison(replace(unjudged.workload, goals=None), unjudged.measured)) == []
 
