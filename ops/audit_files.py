@@ -8,7 +8,7 @@ from chaincode.audit.channel_export import export_channel
 from chaincode.audit.export import export as write_export
 from chaincode.audit.folder_source import folder_source
 from chaincode.bundle import is_bundle, open_bundle
-from chaincode.checkpoints import stated_head
+from chaincode.checkpoints import MAX_PROOF_BYTES, stated_head
 from chaincode.files import read_bounded, write_whole
 from chaincode.ledgers.sqlite import SqliteLedger
 from chaincode.proofs import LogSource, ScannedLog, is_proof, make_entry_proof
@@ -80,7 +80,7 @@ def _key_of(where: Path) -> Path:
 
 
 def keep_head(out: Path, path: str | None) -> None:
-    """Write the log's present signed checkpoint, to keep elsewhere."""
+    """Write the log's present signed checkpoint, to keep elsewhere; one that was kept is not replaced by another."""
     _check_free(out, "checkpoint", heads.is_head_file)
     where = place(path, announce=True)  # found once: while this is at work the newest run may become another one
     run = None if where.is_file() else channel_run.read_run(where)
@@ -89,8 +89,16 @@ def keep_head(out: Path, path: str | None) -> None:
     else:
         with opened(str(where)) as source:
             note = source.checkpoint()
-    write_whole(out, note.encode())
     checkpoint = stated_head(note)
+    if out.exists() and (kept := read_bounded(out, MAX_PROOF_BYTES)).rstrip() != note.encode().rstrip():
+        old = stated_head(kept)
+        message = (
+            f"{out} holds the head of {old.origin} at {counted(old.size, 'entry')}: "
+            "it is not replaced, for it shows whether anything before it was rewritten."
+        )
+        another = f"{out}-{checkpoint.size}"
+        raise UsageError("output-exists", message, next=output.command_line("audit", "head", where, "-o", another))
+    write_whole(out, note.encode())
     output.line(f"wrote {out}: the head of {checkpoint.origin} at {counted(checkpoint.size, 'entry')}")
     output.line(
         "Keep it where nobody who runs the federation can change it. Later it shows that nothing was rewritten:"

@@ -231,12 +231,22 @@ def test_a_head_to_keep_is_written_and_found_again(run: Run, tmp_path: Path, ter
     out = tmp_path / "kept"
     shown = terminal("audit", "head", run.folder, "-o", out)
     assert f"audit verify {run.folder} --head {out}" in shown
-    terminal("audit", "head", run.folder, "-o", out)  # its own kind of file is replaced
+    terminal("audit", "head", run.folder, "-o", out)  # the same one may be written again
     out.write_bytes(out.read_bytes() + b"\n\r\n\n")
     assert " 2  PASS " in terminal("audit", "verify", run.folder, "--no-recompute", "--head", out)
     out.write_text("years of work")
     terminal("audit", "head", run.folder, "-o", out, code=2)
     assert out.read_text() == "years of work"
+
+
+def test_a_head_that_was_kept_is_not_replaced_by_another(run: Run, tmp_path: Path, terminal: Terminal) -> None:
+    out = tmp_path / "kept"
+    earlier = head_of(run.world.envelopes[:5])
+    out.write_text(earlier)
+    terminal("audit", "head", run.folder, "-o", out, code=2)
+    assert out.read_text() == earlier
+    assert "at 5 entries" in terminal.err
+    assert f"audit head {run.folder} -o {out}-" in terminal.err
 
 
 @pytest.mark.parametrize("data", [b"", b"nonsense\n", b"\xff" * 10, b"a\n\n\xe2\x80\x94 x y\n"])
