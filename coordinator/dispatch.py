@@ -62,9 +62,9 @@ class Dispatch:
         """
         if len({order.header.base for order in orders}) > 1:
             raise ValueError("the orders of one call have one base model")
+        until = math.inf if seconds is None else time.monotonic() + seconds
         pool = self._pool()
         calls = self._deal(orders, pool.workers)
-        until = math.inf if seconds is None else time.monotonic() + seconds
         held, linger = list[Answer](), math.inf
         try:
             for answers in self._answered(pool, calls, until):

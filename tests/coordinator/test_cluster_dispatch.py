@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coordinator.dispatch import Dispatch
 from coordinator.jobs import Baselines
 from coordinator.pool import DIED, LATE, Call, balanced
 from identity.errors import EvidenceError, Unavailable, UsageError
@@ -75,6 +76,19 @@ def test_the_rest_begins_before_what_was_answered_is_dealt_with() -> None:
     answered = next(dispatch(pool).train([order(s) for s in SITES]))
     assert [a.site for a in answered] == [SITES[0]]
     assert sorted(pool.begun[0]) == list(SITES[1:])
+
+
+def test_waiting_for_the_workers_is_part_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("coordinator.dispatch.time.monotonic", lambda: now[0])
+    pool = Scripted(lambda call: [result(s) for s in names(call)])
+
+    def starts() -> Scripted:
+        now[0] += 6.0
+        return pool
+
+    list(Dispatch(starts, SITES, 3).train([order(s) for s in SITES], seconds=10.0))
+    assert pool.limits == [2.0, 2.0], "half of what is left"
 
 
 def answered(pool: Scripted) -> list[list[str]]:
