@@ -278,12 +278,12 @@ class Run:
 
     def _replaced(self, what: str) -> None:
         """Say that a worker was lost and replaced."""
-        self._watch(Event("worker-replaced", 0, 0, {"message": what}))
+        self._tell("worker-replaced", message=what)
         self._narrator.say(f"  {what}", "yellow")
 
-    def _tell(self, kind: str) -> None:
-        """Tell whoever watches that a step outside the rounds is done."""
-        self._watch(Event(kind, 0, 0, {}))
+    def _tell(self, kind: str, **facts: str) -> None:
+        """Tell whoever watches of something outside the rounds."""
+        self._watch(Event(kind, 0, 0, facts))
 
     def _with_faults(self, agents: Mapping[str, Agent]) -> dict[str, SiteAgent]:
         """The agents by member, those of ``[simulate]`` with their faults around them."""

@@ -208,14 +208,22 @@ def test_a_worker_that_says_a_byte_now_and_then_is_not_heard_to_the_end(
         line.close()
 
 
-def test_an_answer_in_pieces_is_one_where_it_comes_in_time(path: str) -> None:
+@contextmanager
+def answered_in_pieces(path: str, *, every: float) -> Iterator[Line]:
+    """A line on which a worker is about to answer a byte at a time; at the end the answer is read, and must be whole."""
     text = write_answer(1, Error("said", "so"))
-    with dripping(path, len(text).to_bytes(4, "big") + text, every=0.001):
+    with dripping(path, len(text).to_bytes(4, "big") + text, every=every):
         line = Line(path)
         ask(line)
+        yield line
         answer = line.answer()
         assert (answer.code, answer.message) == ("said", "so")
         line.close()
+
+
+def test_an_answer_in_pieces_is_one_where_it_comes_in_time(path: str) -> None:
+    with answered_in_pieces(path, every=0.001) as line:
+        assert not line.complete
 
 
 def test_an_answer_is_here_when_all_of_it_is(path: str) -> None:
@@ -249,15 +257,9 @@ def test_half_an_answer_is_not_here_and_is_soon_given_up(path: str, answers: byt
 
 
 def test_what_came_before_is_not_forgotten(path: str) -> None:
-    text = write_answer(1, Error("said", "so"))
-    with dripping(path, len(text).to_bytes(4, "big") + text, every=0.002):
-        line = Line(path)
-        ask(line)
+    with answered_in_pieces(path, every=0.002) as line:
         while not line.arrives(0.004):  # in the middle of it, again and again
             assert not line.complete
-        answer = line.answer()
-        assert (answer.code, answer.message) == ("said", "so")
-        line.close()
 
 
 def test_a_call_that_is_too_long_is_not_begun(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
