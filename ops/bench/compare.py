@@ -111,11 +111,19 @@ class Comparison:
         return self.measured[contestant].memory / self.measured[to].memory
 
 
+def turns(workload: Workload, contestants: Sequence[str]) -> list[list[str]]:
+    """Who runs when: one after the other in turns, so that a disturbed minute does not hit one alone; each begins with another
+    one."""
+    pair = [name for name in contestants if name in (PLAIN, FEDLEDGER)]
+    taking = [contestants] * workload.repeats + [pair] * workload.more
+    firsts = (number % len(some) for number, some in enumerate(taking))
+    return [[*some[first:], *some[:first]] for some, first in zip(taking, firsts, strict=True)]
+
+
 def compare(
     workload: Workload, folder: Path, flower: Path | None, *, contestants: Sequence[str], tell: Callable[[str], None],
 ) -> Comparison:  # fmt: skip
-    """Run a workload: each contestant as often as the workload says, in turns, so that a disturbed
-    minute does not hit one alone; each turn begins with another one.
+    """Run a workload, in turns.
 
     Raises:
         ContestantError: one of them did.
@@ -126,12 +134,12 @@ def compare(
     runs: dict[str, list[Run]] = {contestant: [] for contestant in contestants}
     try:
         prepare(place, workload)
-        for turn in range(workload.repeats):
-            begin = turn % len(contestants)
-            for contestant in [*contestants[begin:], *contestants[:begin]]:
+        planned = turns(workload, contestants)
+        for number, turn in enumerate(planned, 1):
+            for contestant in turn:
                 run = carry_out(contestant, place, flower, workload.warm_up)
                 runs[contestant].append(run)
-                tell(f"{workload.name} {contestant}, turn {turn + 1} of {workload.repeats}: {seconds(median(run.rounds))} a round, "
+                tell(f"{workload.name} {contestant}, turn {number} of {len(planned)}: {seconds(median(run.rounds))} a round, "
                      f"{seconds(run.ends[0])} to the end of round 1, {size(sum(run.pss.values()))}, others {run.others:.1f} cores")  # fmt: skip
     finally:
         shutil.rmtree(place, ignore_errors=True)
@@ -146,7 +154,7 @@ def rows(comparison: Comparison) -> list[Row]:
         return []
     if (plain := measured.get(PLAIN)) is not None:
         found.append(row(f"{workload.name}: round, to the plain loop's", seconds(ours.round), seconds(plain.round),
-                         ours.round / plain.round, goals.plain, "at-most"))  # fmt: skip
+                         ours.round / plain.round, goals.plain, "at-most", _by_turns(ours, plain)))  # fmt: skip
     if (flower := measured.get(FLOWER)) is not None:
         found.append(row(f"{workload.name}: Flower's round to ours", seconds(ours.round), seconds(flower.round),
                          flower.round / ours.round, goals.flower, "at-least"))  # fmt: skip
@@ -159,8 +167,16 @@ def rows(comparison: Comparison) -> list[Row]:
     if goals.launch is not None:
         found.append(row(f"{workload.name}: launch to the end of round 1, to the goal", seconds(ours.launch),
                          f"{goals.launch:g} s", ours.launch / goals.launch, 1.0, "at-most"))  # fmt: skip
-    note = "; ".join(_doubts(measured))
-    return [replace(judged, note=note and f"doubtful: {note}") for judged in found]
+    doubt = "; ".join(_doubts(measured))
+    return [
+        replace(judged, note="; ".join(filter(None, (judged.note, doubt and f"doubtful: {doubt}")))) for judged in found
+    ]
+
+
+def _by_turns(one: Measured, other: Measured) -> str:
+    """How far the ratio of two contestants differs from turn to turn."""
+    ratios = [median(a.rounds) / median(b.rounds) for a, b in zip(one.runs, other.runs, strict=True)]
+    return f"ratio {min(ratios):.2f} to {max(ratios):.2f} in {len(ratios)} turns" if len(ratios) > 1 else ""
 
 
 def _doubts(measured: Mapping[str, Measured]) -> Iterator[str]:

@@ -23,7 +23,8 @@ class Goals:
 @dataclass(frozen=True, slots=True)
 class Workload:
     """One federation to train: ``rounds`` in all, of which the first ``warm_up`` are left out of the medians;
-    ``repeats`` runs of each contestant, one after the other in turns. ``goals`` None: measured, not judged. With QUICK
+    ``repeats`` runs of each contestant, one after the other in turns, and ``more`` of the plain loop and of Fedledger alone: their
+    ratio is the closest, and the pace of a shared machine changes. ``goals`` None: measured, not judged. With QUICK
     there are ``quick_rounds`` (none: left out) and, where that is not 0, ``quick_sites``. ``one_by_one`` is the task whose
     sites are not trained as a stack; "" where ``task`` is that already."""
 
@@ -39,6 +40,7 @@ class Workload:
     quick_rounds: int
     warm_up: int = 2
     repeats: int = 3
+    more: int = 4
     quick_sites: int = 0
     one_by_one: str = ""
 
@@ -49,7 +51,9 @@ class Workload:
 
     def quick(self) -> "Workload":
         """The same in small: one run of fewer rounds; with fewer sites it is another workload, and not judged."""
-        small = replace(self, rounds=self.quick_rounds, repeats=1, warm_up=min(self.warm_up, self.quick_rounds - 2))
+        small = replace(
+            self, rounds=self.quick_rounds, repeats=1, more=0, warm_up=min(self.warm_up, self.quick_rounds - 2)
+        )
         if not self.quick_sites:
             return small
         title = f"as {self.name}, but {self.quick_sites} sites (QUICK): {self.title}"
@@ -73,7 +77,7 @@ WORKLOADS = (
     ),
     Workload(
         "W4", "1,000 sites, perceptron 10-16-2 (210 parameters), one step on a batch of 32", "tasks.py:Thousand",
-        1000, (10, 16, 2), 32, 0.1, Goals(1.0, 25), rounds=6, quick_rounds=5, warm_up=1, repeats=2, quick_sites=200,
+        1000, (10, 16, 2), 32, 0.1, Goals(1.0, 25), rounds=6, quick_rounds=5, warm_up=1, repeats=2, more=5, quick_sites=200,
         one_by_one="tasks.py:ThousandOneByOne",
     ),
 )  # fmt: skip

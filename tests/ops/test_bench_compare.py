@@ -39,7 +39,7 @@ SMALL = {"W1": 3, "W2": 1, "W3": 1, "W4": 1}
 
 
 def workload(name: str) -> Workload:
-    return replace(next(w for w in WORKLOADS if w.name == name), rounds=SMALL[name], repeats=1, warm_up=1)
+    return replace(next(w for w in WORKLOADS if w.name == name), rounds=SMALL[name], repeats=1, more=0, warm_up=1)
 
 
 def run_of(contestant: str, ends: tuple[float, ...], **changes: object) -> Run:
@@ -191,10 +191,20 @@ def test_goals_are_judged() -> None:
     turns = tuple(replace(first, ends=(1.0, 1.0 + 1.1 * n)) for n in (1, 1.1))
     slower = replace(turns[1], ends=(1.0, 2.4))
     for runs, doubted in ((turns, False), ((turns[0], slower), True)):
-        found_ = compare.rows(Comparison(steady.workload, {**steady.measured, PLAIN: Measured(PLAIN, runs)}))
+        measured = {**steady.measured, PLAIN: Measured(PLAIN, runs), FEDLEDGER: Measured(FEDLEDGER, runs[::-1])}
+        found_ = compare.rows(Comparison(steady.workload, measured))
         assert all(("took 1.1 s to 1.4 s in its turns" in r.note) == doubted for r in found_)
+        assert [r.what for r in found_ if r.note.startswith("ratio 0.")] == ["W1: round, to the plain loop's"]
     unjudged = three()
     assert compare.rows(Comparison(replace(unjudged.workload, goals=None), unjudged.measured)) == []
+
+
+def test_who_runs_in_which_turn() -> None:
+    names = [PLAIN, FLOWER, FEDLEDGER]
+    planned = compare.turns(replace(workload("W1"), repeats=2, more=3), names)
+    assert planned[:2] == [names, [FLOWER, FEDLEDGER, PLAIN]]
+    assert planned[2:] == [[PLAIN, FEDLEDGER], [FEDLEDGER, PLAIN], [PLAIN, FEDLEDGER]], "neither is always the first"
+    assert compare.turns(replace(workload("W1"), repeats=1, more=1), [PLAIN]) == [[PLAIN], [PLAIN]]
 
 
 def test_models_that_differ_are_said() -> None:
