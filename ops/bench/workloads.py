@@ -73,11 +73,11 @@ WORKLOADS = (
     ),
     Workload(
         "W3", "10 million parameters, 10 sites, perceptron 2048-2048-2048-786, one step on a batch of 4, every update kept",
-        "tasks.py:TenMillion", 10, (2048, 2048, 2048, 786), 4, 0.01, Goals(1.3, 2.5, memory=0.6), rounds=10, quick_rounds=3,
+        "tasks.py:TenMillion", 10, (2048, 2048, 2048, 786), 4, 0.01, Goals(1.3, 2.5, memory=0.6), rounds=10, quick_rounds=3, more=1,
     ),
     Workload(
         "W4", "1,000 sites, perceptron 10-16-2 (210 parameters), one step on a batch of 32", "tasks.py:Thousand",
-        1000, (10, 16, 2), 32, 0.1, Goals(1.0, 25), rounds=6, quick_rounds=5, warm_up=1, repeats=2, more=5, quick_sites=200,
+        1000, (10, 16, 2), 32, 0.1, Goals(1.0, 25), rounds=6, quick_rounds=5, warm_up=1, repeats=2, more=3, quick_sites=200,
         one_by_one="tasks.py:ThousandOneByOne",
     ),
 )  # fmt: skip
