@@ -5,9 +5,11 @@ and ``coordinator.workers``, the pool that it starts, are the only modules that 
 This process stays free of torch and of the task: it moves references to models and sums, never their values.
 """
 
+import ctypes
 import logging
 import secrets
 import shutil
+import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -38,6 +40,20 @@ def _silence() -> None:
     joined: Any = ray._private.worker.global_worker
     joined.threads_stopped.set()
     joined.gcs_error_subscriber.close()
+
+
+def _init(**options: Any) -> None:
+    """``ray.init``, and this process answers SIGTERM as before: Ray would have it end with a dump of its own.
+
+    Through Python's C interface, since ``signal.signal`` is for the main thread alone.
+    """
+    answer, keep = ctypes.pythonapi.PyOS_getsig, ctypes.pythonapi.PyOS_setsig
+    answer.restype, keep.argtypes = ctypes.c_void_p, (ctypes.c_int, ctypes.c_void_p)
+    before = answer(signal.SIGTERM)
+    try:
+        ray.init(**options)
+    finally:
+        keep(signal.SIGTERM, before)
 
 
 class Cluster(Dispatch):
@@ -129,7 +145,7 @@ class Cluster(Dispatch):
         try:
             if settings.address is not None:
                 settings.reach()
-                ray.init(address=settings.address, **common)
+                _init(address=settings.address, **common)
                 cores = int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
             else:
                 cores = CORES
@@ -152,7 +168,5 @@ class Cluster(Dispatch):
         self._folder = make_folder()
         record_processes(self._settings.processes, self._folder)
         folder = f"{self._folder}/r"  # Ray opens the folder that it is given to everybody: one within ours
-        ray.init(
-            address="local", num_cpus=workers, include_dashboard=self._settings.dashboard, _temp_dir=folder, **common
-        )
+        _init(address="local", num_cpus=workers, include_dashboard=self._settings.dashboard, _temp_dir=folder, **common)
         record_processes(self._settings.processes, self._folder)

@@ -39,6 +39,7 @@ class PeerKilled:
 
 def demonstrate() -> int:
     """Run, audit, stop the network; the audit's exit code."""
+    run.interrupt_on_term()
     federation = load(locate("demo"))
     place = RunFolder(Path(settings.text("runs") or "runs") / FOLDER)
     folder = place.path / "network"

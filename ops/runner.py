@@ -4,8 +4,6 @@
 Every step looks at the ledger first, so that a run that was interrupted anywhere goes on where it stopped.
 """
 
-import signal
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -63,12 +61,6 @@ class Finished:
     release: Release
     metrics: Mapping[str, str]
     baselines: Baselines | None
-
-
-def _interrupt_on_term() -> None:
-    """Let SIGTERM end a run as Ctrl-C does. Called once Ray runs, which would otherwise answer it with a dump of its own."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
 class Run:
@@ -190,7 +182,6 @@ class Run:
         """The proposal of the run's agreement, which every site has signed."""
         self._narrator.doing("starting Ray and looking at the task")
         task = cluster.describe()
-        _interrupt_on_term()
         coordinator = Author(federation.id, keys.coordinator.did, keys.coordinator)
         proposal = self._proposal(ledger, coordinator, keys, task)
         self._tell("proposed")

@@ -2,9 +2,10 @@
 """``fedledger run``: carry out a federation file, live, from founding to audit; or go on with an interrupted run."""
 
 import secrets
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -78,6 +79,7 @@ def run(
     json: JsonOption = False,
 ) -> int:
     """Run a federation from its file, or resume its run."""
+    interrupt_on_term()
     federation = load(locate(file))
     locate_task(federation.task, federation.path.parent)  # refuses what no worker could load: nothing is written yet
     place = RunFolder(Path(folder) if folder else Path(settings.text("runs") or "runs") / federation.name)
@@ -87,16 +89,22 @@ def run(
     address = settings.text("ray_address", ray_address)
     wanted, passphrase = _dashboard(dashboard), _passphrase(settings.text("passphrase_file", passphrase_file))
     settings.prepare_ray(secrets.token_hex(32), address=address)
-    # Ray reads its settings when it is imported, so its importer comes after them.
-    runner = import_module("ops.runner")
-    options = runner.Options(
-        workers=settings.count("workers", workers), ray_address=address,
-        dashboard=wanted, passphrase=passphrase, baselines=baselines,
-    )  # fmt: skip
-    home = None if channel is None else home_of(federation, channel, narrator)
     with _explaining(file, _said(ctx), place, channel, unlocked=passphrase is not None):
+        # Ray reads its settings when it is imported, so its importer comes after them.
+        runner = import_module("ops.runner")
+        options = runner.Options(
+            workers=settings.count("workers", workers), ray_address=address,
+            dashboard=wanted, passphrase=passphrase, baselines=baselines,
+        )  # fmt: skip
+        home = None if channel is None else home_of(federation, channel, narrator)
         finished = carry_out(partial(runner.Run, federation, place, options, home=home), narrator, events)
     return conclude(finished, as_json=json)
+
+
+def interrupt_on_term() -> None:
+    """Let SIGTERM end a run as Ctrl-C does; the cluster keeps it so when Ray starts. A thread may not set it, and need not."""
+    with suppress(ValueError):
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _channel(place: RunFolder, ledger: str | None, folder: str | None, profile: str | None) -> "Channel | None":

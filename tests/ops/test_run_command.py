@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -174,6 +175,31 @@ def test_ctrl_c_loses_nothing_and_the_run_goes_on(small: Path) -> None:
     with SqliteLedger.open(small / "runs/small/ledger.sqlite") as ledger:
         after = list(ledger.entries())
     assert after[: len(before)] == before
+
+
+def ray_runs(folder: Path) -> bool:
+    """Whether the run in the folder has started Ray's processes, each of which it writes down."""
+    try:
+        return bool(json.loads((folder / "runs/small/processes.json").read_bytes())["processes"])
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["before Ray runs", "while its workers start"])
+def test_sigterm_ends_a_run_as_ctrl_c_does_from_its_first_second(small: Path, late: bool) -> None:
+    lines = started(small)
+    pid, told = int(next(lines)), []
+    for line in lines:
+        told.append(line)
+        if "1. The federation" in line:
+            until = time.monotonic() + 60
+            while late and not ray_runs(small) and time.monotonic() < until:
+                time.sleep(0.01)
+            os.kill(pid, signal.SIGTERM)
+    assert told[-1] == "130"
+    assert any("The run goes on with:" in line for line in told)
+    assert not any("2. The agreement" in line for line in told)
+    assert not our_processes(small)
 
 
 def test_two_processes_do_not_carry_out_one_run(small: Path) -> None:
