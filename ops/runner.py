@@ -131,19 +131,27 @@ class Run:
         """
         kept = self._folder.federation_file
         if not kept.exists():
-            write_whole(kept, self._file.path.read_bytes())
-            if self._file.task_file is not None and not (beside := kept.parent / self._file.task_file.name).exists():
-                write_whole(beside, self._file.task_file.read_bytes())  # so that the folder alone can be run on
+            self._copy_file()
             return
-        changes = compare(load(kept, check_task=False), self._file)
-        if changes and self._proposed(ledger):
+        proposed, changes = self._proposed(ledger), compare(load(kept, check_task=False), self._file)
+        if changes and proposed:
             raise UsageError(
                 "run-file-changed",
                 f"{self._file.path} changed since the run in {self._folder.path} began:\n" + "\n".join(changes),
                 next=output.command_line("run", self._file.path, "--dir", "ANOTHER_FOLDER"),
             )
-        if changes and ledger is not None:
-            write_whole(kept, self._file.path.read_bytes())  # nobody has signed anything yet
+        if ledger is not None and not proposed:
+            self._copy_file()  # nobody has signed anything yet
+
+    def _copy_file(self) -> None:
+        """Keep the file, and a task that lies beside it, so that the folder alone can be run on."""
+        copies, task = {self._folder.federation_file: self._file.path}, self._file.task_file
+        if task is not None and task.parent == self._file.path.parent:
+            copies[self._folder.path / task.name] = task
+        for copy, source in copies.items():
+            data = source.read_bytes()
+            if not copy.exists() or copy.read_bytes() != data:
+                write_whole(copy, data)
 
     def _cluster_settings(self) -> ClusterSettings:
         path = self._folder.path.resolve()

@@ -78,12 +78,14 @@ def status(
         _show_ledger(source, names, agreements)
         if overview is None:
             output.line()
-            output.line("next: an agreement is proposed")
-            return
-        _show_rounds(source, names, overview, limit)
-        _show_sites(names, overview)
-        _show_next(names, overview, holder)
-        if run is not None and holder is None and not isinstance(overview.step, Finished | Stuck):
+            output.line("next: an agreement is proposed", "bold")
+        else:
+            _show_rounds(source, names, overview, limit)
+            _show_sites(names, overview)
+            _show_next(names, overview)
+        if holder is not None:
+            output.line(f"at work: process {holder or 'unknown'}")
+        elif run is not None and not (overview and isinstance(overview.step, Finished | Stuck)):
             _show_resume(run)
 
 
@@ -182,21 +184,22 @@ def _show_sites(names: Names, overview: Overview) -> None:
         output.note(f"Only {_SITES} of {len(rows)} sites are shown; --json has all.")
 
 
-def _show_next(names: Names, overview: Overview, holder: int | None) -> None:
+def _show_next(names: Names, overview: Overview) -> None:
     output.line()
     output.line(f"next: {_next(names, overview)}", "bold")
     if overview.late:
         output.line(f"late: {_some(names, overview.late)}", "bold yellow")
-    if holder is not None:
-        output.line(f"at work: process {holder or 'unknown'}")
 
 
 def _show_resume(run: RunFolder) -> None:
-    """The command with which an interrupted run goes on; none where the task lies beside the original file, wherever that is."""
+    """The command with which an interrupted run goes on: with the file that it keeps, where that has its task beside it."""
     with suppress(UsageError):
-        if federation_file.load(run.federation_file, check_task=False).task_file is None:
-            output.line("nobody is at work; it goes on with:")
-            output.next_command("run", run.federation_file, "--dir", run.path)
+        file = federation_file.load(run.federation_file, check_task=False)
+        whole = file.task_file is None or file.task_file.is_file()
+        output.line("nobody is at work; it goes on with:")
+        output.next_command("run", run.federation_file if whole else "FILE", "--dir", run.path)
+        if not whole:
+            output.line(f"FILE is the federation file that it began with: its task, {file.task}, lies beside that one.")
 
 
 def _some(names: Names, members: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -194,6 +195,19 @@ def test_status_says_how_an_interrupted_run_goes_on(terminal: Terminal, tmp_path
     assert terminal("status", run.path).endswith(f"run {run.federation_file} --dir {run.path}\n")
     with run.locked():
         assert "it goes on with" not in terminal("status", run.path)
+        assert "at work: process" in terminal.out
+
+
+@pytest.mark.parametrize("stage", [World.founded, World.opened])
+def test_a_run_with_a_task_of_its_own_goes_on_from_its_folder(
+    terminal: Terminal, tmp_path: Path, stage: Callable[[World], World]
+) -> None:
+    run = write_run(tmp_path / "run", stage(world()))
+    demo = federation_file.locate("demo").read_text()
+    run.federation_file.write_text(demo.replace('task = "breast-cancer"', 'task = "mine.py:Mine"'))
+    assert f"run FILE --dir {run.path}\nFILE is the federation file that it began with" in terminal("status", run.path)
+    (run.path / "mine.py").touch()
+    assert terminal("status", run.path).endswith(f"run {run.federation_file} --dir {run.path}\n")
 
 
 def test_the_newest_entries_by_and_about_a_member_in_order(terminal: Terminal, run: RunFolder, here: World) -> None:

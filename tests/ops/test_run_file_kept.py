@@ -51,3 +51,23 @@ def test_before_the_proposal_another_file_is_taken(tmp_path: Path) -> None:
         accepted(ledger.submit(BEFORE))
         changed._keep_file(ledger)
     assert b"rounds = 2" in (tmp_path / "run" / "federation.toml").read_bytes()
+
+
+def test_a_task_that_was_mended_before_the_proposal_is_kept_as_it_was_agreed_on(tmp_path: Path) -> None:
+    file, task, kept = tmp_path / "small.toml", tmp_path / "mine.py", tmp_path / "run" / "mine.py"
+    file.write_text(SMALL.format(task="mine.py:Mine", rounds=1))
+    task.write_text("broken")
+    place = RunFolder(tmp_path / "run")
+    place.create()
+    run = Run(load(file), place, Options(), Narrator(1))
+    run._keep_file()
+    (tmp_path / "elsewhere").mkdir()
+    with embedded(tmp_path / "elsewhere", Clock()) as ledger:
+        accepted(ledger.submit(BEFORE))
+        task.write_text("mended")
+        run._keep_file(ledger)
+        assert kept.read_text() == "mended"
+        accepted(ledger.submit([PROPOSED]))
+        task.write_text("changed")
+        run._keep_file(ledger)
+        assert kept.read_text() == "mended"
