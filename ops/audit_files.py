@@ -2,6 +2,7 @@
 """What the commands of ``fedledger audit`` write: a bundle, the proof of one entry, a head to keep."""
 
 from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
 
 from chaincode.audit.channel_export import export_channel
@@ -22,11 +23,17 @@ from ops.source import opened, read, which
 
 
 def export(out: Path, path: str | None) -> None:
-    """Write everything that verification needs into one file."""
+    """Write everything that verification needs into one file; no other is replaced by it, which may hold what is gone since."""
     folder = place(path, announce=True)
     if folder.is_file():
         raise UsageError("not-a-run", f"{folder} is a file; a run folder is exported.")
     _check_free(out, "bundle", is_bundle)
+    if out.exists():
+        another = next(name for n in count(2) if not Path(name := f"{out}-{n}").exists())
+        message = (
+            f"{out} holds evidence that was exported before: it is not replaced, for some of it may be gone since."
+        )
+        raise UsageError("output-exists", message, next=output.command_line("audit", "export", folder, "-o", another))
     run = channel_run.read_run(folder)
     if run is not None:
         with channel_run.channel_evidence(run) as (channel, spool):

@@ -92,14 +92,23 @@ def test_export_then_verify_on_the_bundle_alone(run: Run, tmp_path: Path, termin
     shown = terminal("audit", "export", run.folder, "-o", out)
     assert f"{out.stat().st_size} bytes" in shown
     assert "treat it as confidential" in shown
-    before = out.read_bytes()
-    terminal("audit", "export", run.folder, "-o", out)
-    assert out.read_bytes() == before
     assert terminal("audit", "verify", out).splitlines()[-1].startswith("PASS")
-    damaged = bytearray(before)
+    damaged = bytearray(out.read_bytes())
     damaged[-1] ^= 1
     out.write_bytes(damaged)
     assert "differs: index line, file release/model.safetensors" in terminal("audit", "verify", out, code=1)
+
+
+def test_evidence_that_was_exported_is_not_replaced(run: Run, tmp_path: Path, terminal: Terminal) -> None:
+    out = tmp_path / "b"
+    terminal("audit", "export", run.folder, "-o", out)
+    before = out.read_bytes()
+    for number in (2, 3):
+        terminal("audit", "export", run.folder, "-o", out, code=2)
+        assert "output-exists" in terminal.err
+        assert terminal.err.endswith(f"audit export {run.folder} -o {out}-{number}\n")
+        (tmp_path / f"b-{number}").write_bytes(b"taken")
+    assert out.read_bytes() == before
 
 
 def test_the_first_byte_of_a_bundle_counts_too(run: Run, tmp_path: Path, terminal: Terminal) -> None:
