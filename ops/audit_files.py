@@ -46,7 +46,7 @@ def export(out: Path, path: str | None) -> None:
     output.line(f"wrote {out}: {counted(len(files), 'file')}, {counted(out.stat().st_size, 'byte')}")
     blobs = sum(file.name.startswith("blobs/") for file in files)
     output.line(f"It holds the single updates of sites ({counted(blobs, 'blob')}): treat it as confidential.")
-    output.next_command("audit", "verify", out)
+    _say_how(out, _key_of(folder))
 
 
 def prove(arguments: Sequence[str], out: Path) -> None:
@@ -69,8 +69,13 @@ def prove(arguments: Sequence[str], out: Path) -> None:
         proof, size = make_entry_proof(log, logged.index), source.size
     write_whole(out, proof.encode())
     output.line(f"wrote {out}: entry {logged.index} ({logged.id}) of {size}")
+    _say_how(out, _key_of(where))
+
+
+def _say_how(out: Path, key: Path) -> None:
+    """The command that checks a file that was written. Without the key it shows that the file is whole, not whose it is."""
     output.line(f"Whoever holds the federation's {KEY_FILE} checks it with:")
-    output.next_command("audit", "verify", out, "--key", _key_of(where))
+    output.next_command("audit", "verify", out, "--key", key)
 
 
 def _on_channel(where: Path) -> bool:
@@ -108,10 +113,10 @@ def keep_head(out: Path, path: str | None) -> None:
     write_whole(out, note.encode())
     output.line(f"wrote {out}: the head of {checkpoint.origin} at {counted(checkpoint.size, 'entry')}")
     output.line(
-        "Keep it where nobody who runs the federation can change it. Later it shows that nothing was rewritten:"
+        f"Keep it, and {KEY_FILE}, where nobody who runs the federation can change them. Later they show that nothing was rewritten:"
     )
     # By its name: the newest run will be another one.
-    output.next_command("audit", "verify", where, "--head", out)
+    output.next_command("audit", "verify", where, "--head", out, "--key", _key_of(where))
 
 
 def _check_free(path: Path, what: str, is_ours: Callable[[Path], bool]) -> None:

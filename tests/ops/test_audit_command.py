@@ -92,6 +92,7 @@ def test_export_then_verify_on_the_bundle_alone(run: Run, tmp_path: Path, termin
     shown = terminal("audit", "export", run.folder, "-o", out)
     assert f"{out.stat().st_size} bytes" in shown
     assert "treat it as confidential" in shown
+    assert shown.endswith(f"audit verify {out} --key {run.folder / KEY_FILE}\n")
     assert terminal("audit", "verify", out).splitlines()[-1].startswith("PASS")
     damaged = bytearray(out.read_bytes())
     damaged[-1] ^= 1
@@ -239,7 +240,7 @@ def test_the_run_command_can_use_it(run: Run, capsys: pytest.CaptureFixture[str]
 def test_a_head_to_keep_is_written_and_found_again(run: Run, tmp_path: Path, terminal: Terminal) -> None:
     out = tmp_path / "kept"
     shown = terminal("audit", "head", run.folder, "-o", out)
-    assert f"audit verify {run.folder} --head {out}" in shown
+    assert shown.endswith(f"audit verify {run.folder} --head {out} --key {run.folder / KEY_FILE}\n")
     terminal("audit", "head", run.folder, "-o", out)  # the same one may be written again
     out.write_bytes(out.read_bytes() + b"\n\r\n\n")
     assert " 2  PASS " in terminal("audit", "verify", run.folder, "--no-recompute", "--head", out)
