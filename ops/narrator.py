@@ -94,9 +94,10 @@ class Narrator:
         return f"{event.facts['site']} gives no update [{event.facts['code']}] {event.facts['message']}"
 
     def _waits(self, event: Event) -> str:
-        sites = self._sites(event.facts["members"])
-        self.doing(f"waiting for {sites} until {when(event.facts['until'])}")
-        return f"waiting for {sites} until {when(event.facts['until'])}, as agreed"
+        # The agreed second is the last one in time, and the wait is over when the next one begins.
+        what = f"waiting for {self._sites(event.facts['members'])} until {when(event.facts['until'] - 1)}"
+        self.doing(what)
+        return f"{what}, as agreed"
 
     def _sealed(self, event: Event) -> str:
         self._roster = 0

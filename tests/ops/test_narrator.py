@@ -7,6 +7,7 @@ import pytest
 
 from coordinator.steps import Event
 from ops.narrator import Narrator
+from ops.output import when
 
 OPENED: dict[str, Any] = {"roster": ["a", "b", "c"], "absent": [], "commit_by": 1_800_000_000}
 
@@ -43,3 +44,13 @@ def test_one_site_is_not_several(capsys: pytest.CaptureFixture[str]) -> None:
     assert "opened for 1 site, " in told
     assert "committed and sealed: 1 update\n" in told
     assert ": 1 update, 1 example. " in told
+
+
+def test_what_is_waited_for_is_the_deadline_that_was_told(capsys: pytest.CaptureFixture[str]) -> None:
+    narrator = Narrator(1)
+    narrator(Event("open", 1, 1, OPENED))
+    narrator(Event("wait", 1, 1, {"members": ["c"], "until": OPENED["commit_by"] + 1}))
+    told = capsys.readouterr().err
+    deadline = when(OPENED["commit_by"])
+    assert f"commitments until {deadline}\n" in told
+    assert f"waiting for c until {deadline}, as agreed\n" in told
