@@ -122,7 +122,7 @@ def verify_entry_proof(proof: str | bytes, key: FederationKey) -> tuple[Entry, C
         raise EvidenceError("proof-extra", "The proof does not carry its entry.")
     entry = open_entry(parsed.extra)
     if entry.federation != key.federation:
-        message = f"The entry is of federation {entry.federation[:12]}, the key of federation {key.federation[:12]}."
+        message = f"The entry is of federation {entry.federation[:12]}, the key is another federation's: {key.federation[:12]}."
         raise EvidenceError("proof-federation", message)
     checkpoint, _ = verify_proof(parsed, leaf_hash(parsed.extra), key.log)
     return entry, checkpoint

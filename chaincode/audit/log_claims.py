@@ -145,6 +145,7 @@ def check_outside(draft: Draft, replayed: Replay, head: Head, note: bytes | None
     try:
         outside = _outside(note, head)
     except EvidenceError as error:
+        draft.summary = "What was given as a head from outside is none of this log."
         draft.fail(error.code, "outside head", error.message)
         return
     size = len(replayed.leaves)
@@ -164,12 +165,26 @@ def check_outside(draft: Draft, replayed: Replay, head: Head, note: bytes | None
 def _outside(note: bytes, head: Head) -> Checkpoint:
     """The head in a checkpoint or a proof. Raises EvidenceError where it is none, or is of another log."""
     note = parse_proof(note).checkpoint.encode() if is_proof(note) else note
-    if head.log is not None:
+    origin, expected = _stated_origin(note), head.log.name if head.log else head.origin
+    if origin not in ("", expected):
+        raise EvidenceError("checkpoint-origin", f"It is a head of another log: of {origin}, not of {expected}.")
+    if head.log is None:
+        return stated_head(note)
+    try:
         return open_checkpoint(note, head.log)[0]
-    outside = stated_head(note)
-    if outside.origin != head.origin:
-        raise EvidenceError("checkpoint-origin", f"It is a head of {outside.origin}, not of {head.origin}.")
-    return outside
+    except EvidenceError as error:
+        if error.code == "note-unsigned" and origin:
+            what = f"It is a head of another log that is called {origin} too: this one's key has not signed it."
+            raise EvidenceError(error.code, what) from error
+        raise
+
+
+def _stated_origin(note: bytes) -> str:
+    """The log that a head says it is of; empty for what is no head."""
+    try:
+        return stated_head(note).origin
+    except EvidenceError:
+        return ""
 
 
 def check_witnesses(draft: Draft, replayed: Replay, head: Head) -> None:

@@ -71,7 +71,7 @@ def test_entries_cut_off_under_an_old_checkpoint_are_found_by_a_head_from_outsid
 @pytest.mark.parametrize(("change", "code"), [
     (lambda note: b"", "note-unsigned"),
     (lambda note: note[:-10], "note-signature-line"),
-    (lambda note: note.replace(b"ledger.example", b"ledger.elsewhere"), "note-unsigned"),
+    (lambda note: note.replace(b"ledger.example", b"ledger.elsewhere"), "checkpoint-origin"),
     (lambda note: note.replace(b"\n23\n", b"\n22\n"), "note-signature"),
     (lambda note: b"c2sp.org/tlog-proof@v1\nindex 0\n", "proof-malformed"),
     (lambda note: bytes(range(256)) * 9, "note-not-utf8"),
@@ -79,6 +79,20 @@ def test_entries_cut_off_under_an_old_checkpoint_are_found_by_a_head_from_outsid
 ])  # fmt: skip
 def test_a_head_that_is_not_the_logs_is_refused(run: Run, change: Callable[[bytes], bytes], code: str) -> None:
     assert found(run.audit(head=change(run.note.encode()))) == {f"2:{code}"}
+
+
+@pytest.mark.parametrize(("origin", "says"), [
+    ("ledger.example/other", f"It is a head of another log: of ledger.example/other, not of {ORIGIN}."),
+    (ORIGIN, f"It is a head of another log that is called {ORIGIN} too: this one's key has not signed it."),
+])  # fmt: skip
+def test_a_head_of_another_federation_is_called_so(run: Run, origin: str, says: str) -> None:
+    stranger = key("stranger")
+    head = sign_checkpoint(Checkpoint(origin, 23, bytes(32)), public_key_from_did(stranger.did), stranger.sign)
+    outside = claim(run.audit(head=head.encode()), 2)
+    assert (outside.summary, outside.findings[0].what) == (
+        "What was given as a head from outside is none of this log.",
+        says,
+    )
 
 
 def test_an_empty_head_shows_nothing(run: Run) -> None:
