@@ -32,6 +32,7 @@ class BundleSource:
     """A bundle that was replayed; it is all in memory, and the file is closed again."""
 
     given: str | None = None
+    place: str = ""
 
     def __init__(self, path: Path) -> None:
         """Read and replay a bundle.

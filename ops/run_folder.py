@@ -159,12 +159,22 @@ def resolve(path: Path | str | None = None) -> RunFolder:
     here = RunFolder(Path())
     if here.is_run():
         return here
-    runs = Path(settings.text("runs") or "runs")
-    found = sorted((_began(folder), folder) for folder in _folders(runs) if RunFolder(folder).is_run())
-    if not found:
-        message = f"Neither the current folder nor a folder below {runs} holds a run."
+    if not (found := runs()):
+        message = f"Neither the current folder nor a folder below {_below()} holds a run."
         raise UsageError("run-missing", message, next=output.command_line("new", "my-federation"))
-    return RunFolder(found[-1][1])
+    return RunFolder(found[0])
+
+
+def runs() -> list[Path]:
+    """The run folders under ``runs``, the newest first."""
+    found = sorted(
+        ((_began(folder), folder) for folder in _folders(_below()) if RunFolder(folder).is_run()), reverse=True
+    )
+    return [folder for _, folder in found]
+
+
+def _below() -> Path:
+    return Path(settings.text("runs") or "runs")
 
 
 def _named(path: Path) -> RunFolder:

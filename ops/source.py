@@ -28,10 +28,11 @@ _DIGEST = re.compile(r"[0-9a-f]{6,64}")
 class Source(Ledger, Protocol):
     """A ledger to read: what ``submit`` gets, it refuses. Every answer is in the log's order.
 
-    ``given`` is the PATH that a command was given, None where the run was found.
+    ``given`` is the PATH that a command was given, None where the run was found; ``place`` is where it is.
     """
 
     given: str | None
+    place: str
 
     @property
     def size(self) -> int:
@@ -66,6 +67,7 @@ class LedgerSource(SqliteLedger):
     """The embedded ledger as a source."""
 
     given: str | None = None
+    place: str = ""
 
 
 @contextmanager
@@ -83,12 +85,12 @@ def opened(path: str | None, *, announce: bool = False) -> Iterator[Source]:
                 here = _newest("status") or output.command_line("new", "my-federation")
                 raise UsageError("not-a-run", f"{path} is neither a run folder nor an exported bundle.", next=here)
             bundle = BundleSource(Path(path))
-            bundle.given = path
+            bundle.given = bundle.place = path
             yield bundle
             return
         folder = folder_of(path, announce=announce)
         with LedgerSource.open(folder.ledger) as ledger:
-            ledger.given = path
+            ledger.given, ledger.place = path, str(folder.path)
             yield ledger
     except EvidenceError as error:
         if not error.code.startswith(

@@ -5,7 +5,8 @@ From a model to every round, update, site, credential and agreement behind it; f
 that it went into, which is what a withdrawal would touch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +17,7 @@ from chaincode import models
 from chaincode.entries import Entry
 from identity.errors import UsageError
 from identity.wording import counted
-from ops import lineage, mentions, output, uses
+from ops import lineage, mentions, output, run_folder, uses
 from ops.entry_text import metrics
 from ops.lineage import INCLUDED, Contribution
 from ops.names import Names
@@ -26,6 +27,9 @@ from ops.source import Source, digest, next_for, opened, read_many
 app = typer.Typer(add_completion=False)
 
 Answer = dict[str, Any]
+
+_UNKNOWN = {"digest-unknown", "model-unknown", "update-unknown", "member-unknown"}
+_RUNS = 5  # so many others are named
 
 ModelOption = Annotated[
     str | None, typer.Option("--model", metavar="DIGEST", help="What is behind this model: its digest, or its file.")
@@ -43,11 +47,13 @@ def trace(
     limit: RoundsOption = 1000, as_json: JsonOption = False,
 ) -> None:  # fmt: skip
     """Show what is behind a model, or where an update went."""
-    if sum(option is not None for option in (model, did, update)) != 1:
+    options = {"--model": model, "--did": did, "--update": update}
+    asked = [(name, value) for name, value in options.items() if value is not None]
+    if len(asked) != 1:
         raise UsageError(
             "usage", "Say one of --model, --did and --update.", next=output.command_line("trace", "--help")
         )
-    with opened(path, announce=not as_json) as source:
+    with opened(path, announce=not as_json) as source, _saying_where(source, asked[0]):
         names = Names(source)
         if model is not None:
             answer = _back(source, names, _model(source, model), limit)
@@ -62,6 +68,23 @@ def trace(
         if answer["more"]:
             of = f", of {answer['behind']}" if "behind" in answer else ""
             output.note(f"Only the newest {counted(limit, 'round is', 'rounds are')} shown{of}; --limit 0 shows all.")
+
+
+@contextmanager
+def _saying_where(source: Source, asked: tuple[str, str]) -> Iterator[None]:
+    """Say where something was looked for that is not there, and where else to look if nobody had said where."""
+    try:
+        yield
+    except UsageError as error:
+        if error.code not in _UNKNOWN:
+            raise
+        others = [folder for folder in run_folder.runs() if str(folder) != source.place] if source.given is None else []
+        where = f"looked in: {source.place}"
+        if others:
+            more = f" and {len(others) - _RUNS} more" if len(others) > _RUNS else ""
+            where += f"\nother runs: {', '.join(map(str, others[:_RUNS]))}{more}"
+        next_ = output.command_line("trace", "RUN", *asked) if others else error.next
+        raise UsageError(error.code, f"{error.message}\n{where}", next=next_) from error
 
 
 def _model(source: Source, text: str) -> str:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``fedledger trace``, in both directions, held against a walk over the plain list of entries."""
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
@@ -144,6 +145,20 @@ def test_a_digest_of_something_else_is_no_model_and_no_update(terminal: Terminal
     assert "[model-unknown]" in terminal.err
     terminal("trace", path, "--update", digest("continued"), code=2)
     assert "[update-unknown]" in terminal.err
+
+
+def test_what_is_not_in_the_newest_run_may_be_in_another(terminal: Terminal, path: Path) -> None:
+    older, _ = write_released(Path("runs/older"))
+    os.utime(older.ledger, (0, 0))
+    write_run(Path("runs/newest"), world().opened())
+    for asked in (("--model", older.model), ("--model", "f" * 64), ("--update", "f" * 64), ("--did", "nobody")):
+        terminal("trace", *asked, code=2)
+        assert "  looked in: runs/newest\n  other runs: runs/older\n" in terminal.err
+        assert terminal.err.endswith(f"trace RUN {asked[0]} {asked[1]}\n")
+    terminal("trace", "runs/older", "--model", older.model)
+    terminal("trace", path, "--model", "f" * 64, code=2)
+    assert f"  looked in: {path}\nnext: " in terminal.err
+    assert "other runs" not in terminal.err
 
 
 def test_a_seat_that_was_sealed_out_and_a_round_in_progress(terminal: Terminal, tmp_path: Path) -> None:
