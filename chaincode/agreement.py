@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The agreement: what the parties sign, its closed schema, and what the contract keeps of it (DESIGN section 5)."""
+"""The agreement: what the parties sign, its closed schema, and what the contract keeps of it (FORMAT.md, section 4)."""
 
 import hashlib
 from collections.abc import Mapping, Sequence

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kinds of entries: for each, the closed schema of its predicate and the names of its subjects (DESIGN section 4).
+"""The kinds of entries: for each, the closed schema of its predicate and the names of its subjects (FORMAT.md, section 3).
 
 Once published, a kind's meaning never changes; what changes it is a new version beside it.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ledger's state: the name of every key, and the frozen value that it holds (DESIGN section 3).
+"""The ledger's state: the name of every key, and the frozen value that it holds (FORMAT.md, section 5).
 
 One fact, one writer at a time: a commitment writes its own seat and nothing that another site writes.
 A value is stored as canonical JSON, so that every host holds the same bytes.

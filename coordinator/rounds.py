@@ -3,7 +3,7 @@
 
 ``next_step`` is pure: what the ledger says, what this process has gathered, and the time give the next step. ``Driver``
 carries steps out until the agreement's rounds are recorded. All progress is on the ledger: a coordinator that
-is killed at any instant and started again reads it and goes on (DESIGN section 10).
+is killed at any instant and started again reads it and goes on (ops/decisions/0004).
 
     open ---------> sites train and commit ---> seal ---> sites deliver ---> verify and sum ---> record
      ^  (R1: on the ledger before the act)   (R2: digests before bytes)                            |

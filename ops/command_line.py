@@ -2,7 +2,7 @@
 """The command line: the registry of commands, and the one place where errors become exit codes.
 
 0 clean, 1 findings or unreadable evidence, 2 usage or missing path, 3 unavailable, 70 internal error, 130
-interrupted (DESIGN section 12). Each command is loaded when it is run, so that help needs none of them.
+interrupted. Each command is loaded when it is run, so that help needs none of them.
 """
 
 import errno

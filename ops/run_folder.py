@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run folders: where everything of one run lies (DESIGN section 7), and which run a command means."""
+"""Run folders: where everything of one run lies, and which run a command means."""
 
 import fcntl
 import os
@@ -15,7 +15,7 @@ from ops import output, settings
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """The paths of one run (DESIGN section 7). Nothing is created here but by ``create``."""
+    """The paths of one run. Nothing is created here but by ``create``."""
 
     path: Path
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The house's structure, checked on the source: floors, sole importers, cycles, sizes (DESIGN section 11)."""
+"""The house's structure, checked on the source: floors, sole importers, cycles, sizes (README, "The house")."""
 
 import ast
 from collections.abc import Iterator
