@@ -37,6 +37,10 @@ class RunFolder:
         return self.path / "keys"
 
     @property
+    def keystore(self) -> Path:
+        return self.keys / "keystore.json"
+
+    @property
     def credentials(self) -> Path:
         return self.path / "credentials"
 

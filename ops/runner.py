@@ -88,7 +88,7 @@ class Run:
             if (finished := self._complete()) is not None:
                 return finished
             cluster = stack.enter_context(Cluster(self._cluster_settings(), tell=self._replaced))
-            keys = make_keys(self._folder.keys / "keystore.json", self._options.passphrase, self._file.site_names)
+            keys = make_keys(self._folder.keystore, self._options.passphrase, self._file.site_names)
             ledger = stack.enter_context(self._home.open(self._folder, keys))
             self._keep_file(ledger)
             federation = self._found(ledger, keys)

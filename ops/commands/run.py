@@ -2,6 +2,7 @@
 """``fedledger run``: carry out a federation file, live, from founding to audit; or go on with an interrupted run."""
 
 import secrets
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from identity import canonical, vault
 from identity.errors import CredentialError, Rejected, UsageError
 from identity.wording import counted
 from ops import output, settings
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from ops.runner import Finished, Run
 
 PASSPHRASE_LIMIT = 4096
+_UNLOCK = "--passphrase-file"
 
 _ENDS = {"attempts-exhausted", "agreement-not-valid", "member-not-valid", "not-in-standing"}
 """Refusals after which this run cannot go on: a new one, with a new agreement, can."""
@@ -89,7 +92,7 @@ def run(
     address = settings.text("ray_address", ray_address)
     wanted, passphrase = _dashboard(dashboard), _passphrase(settings.text("passphrase_file", passphrase_file))
     settings.prepare_ray(secrets.token_hex(32), address=address)
-    with _explaining(file, _said(ctx), place, channel, unlocked=passphrase is not None):
+    with _explaining(file, _said(ctx), place, channel):
         # Ray reads its settings when it is imported, so its importer comes after them.
         runner = import_module("ops.runner")
         options = runner.Options(
@@ -139,13 +142,8 @@ def _command(file: str, options: Mapping[str, object]) -> str:
 
 
 @contextmanager
-def _explaining(
-    file: str, said: Mapping[str, object], place: RunFolder, channel: "Channel | None", *, unlocked: bool
-) -> Iterator[None]:
-    """Say how a run that is interrupted goes on, and what can be run in the place of one that cannot: with all that was asked for.
-
-    ``unlocked`` says whether a passphrase was given for the keys.
-    """
+def _explaining(file: str, said: Mapping[str, object], place: RunFolder, channel: "Channel | None") -> Iterator[None]:
+    """Say how a run that is interrupted goes on, and what can be run in the place of one that cannot: with all that was asked for."""
     try:
         yield
     except KeyboardInterrupt:
@@ -157,20 +155,38 @@ def _explaining(
             anew = {**said, "--dir": f"{place.path}-2"}
             if channel is not None and channel.folder is not None:  # one channel holds one federation
                 anew["--fabric-dir"] = f"{channel.folder}-2"
-            raise Rejected(refusal.code, refusal.message, next=_command(file, anew)) from refusal
+            refusal.next = _command(file, anew)
         raise
     except CredentialError as error:
-        if error.code == "keystore-passphrase" and not unlocked:
-            error.next = _command(file, {**said, "--passphrase-file": "FILE"})
+        if error.code == "keystore-passphrase":
+            error.next = _unlocking(file, said, place)
         raise
+
+
+def _unlocking(file: str, said: Mapping[str, object], place: RunFolder) -> str:
+    """The command that opens the run's keystore: with another passphrase, or without one where it is not encrypted."""
+    if vault.is_sealed(canonical.loads(vault.read_private(place.keystore), limit=vault.FILE_LIMIT)):
+        return _command(file, {**said, _UNLOCK: "FILE"})
+    without = {name: value for name, value in said.items() if name != _UNLOCK}
+    return _command(file, without) if without != said else f"unset {settings.variable('passphrase_file')}"
 
 
 def carry_out(run: Callable[..., "Run"], narrator: Narrator, events: str | None) -> "Finished":
     """Carry out a run that is told to the narrator, and recorded where somebody wants its events."""
     with ExitStack() as stack:
-        watch = stack.enter_context(Recorder(events, narrator)) if events else narrator
+        watch = stack.enter_context(_recorder(events, narrator)) if events else narrator
         stack.enter_context(narrator)
         return run(narrator, watch=watch).carry_out()
+
+
+def _recorder(path: str, narrator: Narrator) -> Recorder:
+    """The file of events. Raises UsageError(path) where its folder is missing, OSError where it cannot be written."""
+    try:
+        return Recorder(path, narrator)
+    except FileNotFoundError as error:
+        folder = Path(path).parent
+        message = f"There is no folder {folder} for --events {path}."
+        raise UsageError("path", message, next=shlex.join(["mkdir", "-p", str(folder)])) from error
 
 
 def _dashboard(given: bool | None) -> bool:
@@ -189,7 +205,7 @@ def _passphrase(path: str | None) -> str | None:
     """The first line of the passphrase file."""
     if path is None:
         return None
-    how = f"write the passphrase into the first line of {path}, or name the file that has it with --passphrase-file"
+    how = f"write the passphrase into the first line of {path}, or name the file that has it with {_UNLOCK}"
     try:
         with Path(path).open("rb") as file:
             lines = file.read(PASSPHRASE_LIMIT).decode("utf-8", "replace").splitlines()

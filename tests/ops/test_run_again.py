@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from identity.errors import CredentialError, Rejected
+from identity.keys import Keystore
 from ops import settings
 from ops.commands import run
+from ops.run_folder import RunFolder
 from tests.ops.runs import Terminal
 from tests.ops.test_run_command import SMALL
 
@@ -93,11 +95,51 @@ def test_a_run_on_a_channel_is_begun_anew_on_another_one(
     assert pasted(terminal.err.partition("next: ")[2]) == wanted
 
 
-def test_a_missing_passphrase_is_asked_for(terminal: Terminal, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ending(monkeypatch, CredentialError("keystore-passphrase", "keystore.json is encrypted: it needs its passphrase."))
-    terminal("run", file, "--workers", 2, code=1)
-    wanted = ["run", str(file), "--workers", "2", "--passphrase-file", "FILE"]
-    assert pasted(terminal.err.partition("next: ")[2]) == wanted
+@pytest.mark.parametrize(
+    ("encrypted", "given", "wanted"),
+    [
+        (True, [], ["--workers", "2", "--passphrase-file", "FILE"]),
+        (True, ["--passphrase-file", "pass phrase"], ["--workers", "2", "--passphrase-file", "FILE"]),
+        (False, ["--passphrase-file", "pass phrase"], ["--workers", "2"]),
+    ],
+    ids=["missing", "wrong", "not needed"],
+)
+def test_a_passphrase_that_does_not_open_the_keys_is_asked_for_anew(
+    terminal: Terminal,
+    file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    encrypted: bool,
+    given: list[str],
+    wanted: list[str],
+) -> None:
+    place = RunFolder(Path("runs/small"))
+    place.create()
+    Keystore.create(place.keystore, "battery staple" if encrypted else None)
+    with pytest.raises(CredentialError) as caught:
+        Keystore.open(place.keystore, "correct horse" if given else None)
+    ending(monkeypatch, caught.value)
+    terminal("run", file, "--workers", 2, *given, code=1)
+    assert sorted(pasted(terminal.err.partition("next: ")[2])) == sorted(["run", str(file), *wanted])
+
+
+def test_a_passphrase_of_the_environment_that_is_not_needed(
+    terminal: Terminal, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = RunFolder(Path("runs/small"))
+    place.create()
+    Keystore.create(place.keystore, None)
+    ending(monkeypatch, CredentialError("keystore-passphrase", "keystore.json takes no passphrase."))
+    monkeypatch.setenv("FEDLEDGER_PASSPHRASE_FILE", "pass phrase")
+    terminal("run", file, code=1)
+    assert terminal.err.endswith("next: unset FEDLEDGER_PASSPHRASE_FILE\n")
+
+
+def test_a_missing_folder_of_the_events_is_to_be_made(terminal: Terminal, file: Path) -> None:
+    terminal("run", file, "--events", "no such/folder/events", code=2)
+    assert "There is no folder no such/folder" in terminal.err
+    assert terminal.err.endswith("next: mkdir -p 'no such/folder'\n")
+    assert not Path("runs").exists()
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\nsecond line\n"])
