@@ -8,7 +8,7 @@ from coordinator.jobs import ClusterSettings
 from coordinator.line import Exchange
 from coordinator.worker import Worker
 from identity.errors import Error
-from participant.values import describe_failure
+from participant.failures import describe_failure
 
 
 class Host:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from chaincode.agreement import TensorSpec
 from identity.errors import UsageError
+from participant.failures import SOURCE
 
 Data = tuple[Tensor, Tensor]
 """(features, labels): one row each per example, in the same order."""
@@ -116,7 +117,7 @@ class Task:
         Canonical: the file's bytes without a UTF-8 byte order mark, every line end (CR LF, CR) as LF. It covers
         that file alone, so write a task in one file.
         """
-        source = getattr(sys.modules[cls.__module__], "__source__", None)  # what was loaded, if the file changed since
+        source = getattr(sys.modules[cls.__module__], SOURCE, None)  # what was loaded, if the file changed since
         if source is None:
             source = Path(inspect.getfile(cls)).read_bytes()
         canonical = source.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")

@@ -21,13 +21,14 @@ from chaincode.update import blob_size, encode_tensors
 from chaincode.vector import vector_length
 from identity.errors import Error, UsageError
 from identity.wording import counted
+from participant.failures import TRAINING_FAILED, describe_failure
 from participant.outbox import Outbox
 from participant.ports import TrainFailure, TrainOrder, TrainResult
 from participant.process import prepare_process
 from participant.seeding import derive_seed, seed_all
 from participant.stack import Stack
 from participant.task import Data, Task, tensor_specs
-from participant.values import Arrays, decimals, describe_failure, to_tensors
+from participant.values import Arrays, decimals, to_tensors
 
 Floats = NDArray[np.float32]
 Answer = TrainResult | TrainFailure
@@ -132,7 +133,7 @@ class LocalTrainer:
             metrics = self._train(base, data, _training_seed(order))
             new = self._trained(base)
         except (Exception, SystemExit) as error:
-            return _failure(order, "training-failed", describe_failure(error)), b""
+            return _failure(order, TRAINING_FAILED, describe_failure(error)), b""
         return self._encoded(order, new, base, len(data[1]), metrics)
 
     def _stacked(self, stack: Stack, base: Arrays, orders: Sequence[TrainOrder]) -> list[Made]:
@@ -150,7 +151,7 @@ class LocalTrainer:
                 sites[order.site] = self._site_data(order.site, order.seed)
                 held += sum(tensor.nbytes for tensor in sites[order.site])
             except (Exception, SystemExit) as error:
-                made[order.site] = _failure(order, "training-failed", describe_failure(error)), b""
+                made[order.site] = _failure(order, TRAINING_FAILED, describe_failure(error)), b""
         orders = orders[:taken]
         made |= {o.site: (_no_data(o), b"") for o in orders if o.site in sites and not len(sites[o.site][1])}
         some = [order for order in orders if order.site not in made]
@@ -160,7 +161,7 @@ class LocalTrainer:
         except (Exception, SystemExit) as error:
             if len(some) > 1:
                 return [one for order in orders for one in self._stacked(stack, base, [order])]
-            made[some[0].site] = _failure(some[0], "training-failed", describe_failure(error)), b""
+            made[some[0].site] = _failure(some[0], TRAINING_FAILED, describe_failure(error)), b""
         return [made[order.site] for order in orders]
 
     def _train_stack(

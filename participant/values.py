@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What training gives, in the forms that the ledger and the stores have: tensors, metrics, failures. Without torch."""
+"""What training gives, in the forms that the ledger and the stores have: tensors, metrics. Without torch."""
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from chaincode.models import Tensor
 
 Arrays = Mapping[str, NDArray[Any]]
 """A model's tensors by name, C-contiguous; between processes they are read in place."""
-MESSAGE_LIMIT = 500
 
 
 def decimals(metrics: Mapping[str, float]) -> dict[str, str]:
@@ -39,12 +37,3 @@ def to_tensors(arrays: Arrays) -> dict[str, Tensor]:
 def to_arrays(tensors: Mapping[str, Tensor]) -> Arrays:
     """The reverse; nothing is copied."""
     return {n: np.frombuffer(t.data, t.dtype).reshape(t.shape) for n, t in tensors.items()}
-
-
-def describe_failure(error: BaseException) -> str:
-    """What a task's code raised, in one bounded text, with the last line of code that it passed."""
-    place, traceback = "", error.__traceback__
-    while traceback is not None:
-        place = f" ({Path(traceback.tb_frame.f_code.co_filename).name}, line {traceback.tb_lineno})"
-        traceback = traceback.tb_next
-    return f"{type(error).__name__}: {str(error)[:MESSAGE_LIMIT]}{place}"

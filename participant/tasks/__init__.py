@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from chaincode import schema
 from identity.errors import EvidenceError, UsageError
+from participant.failures import SOURCE, describe_failure
 
 if TYPE_CHECKING:
     from participant.task import Task
@@ -123,7 +124,7 @@ def load_task(reference: str | TaskLocation, folder: Path | str = ".") -> "Task"
     except UsageError:
         raise
     except (Exception, SystemExit) as error:
-        message = f"The task {where.reference} cannot be loaded: {type(error).__name__}: {str(error)[:500]}"
+        message = f"The task {where.reference} cannot be loaded: {describe_failure(error)}"
         raise UsageError("task-not-loadable", message, next=f"python {where.path}" if where.path else None) from error
     _check_names(where, task)
     return task
@@ -140,7 +141,7 @@ class _ExactLoader(Loader):
         return None
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__dict__["__source__"] = self.source
+        module.__dict__[SOURCE] = self.source
         exec(compile(self.source, self._path, "exec"), module.__dict__)  # noqa: S102  (the user's own task, by its path)
 
 

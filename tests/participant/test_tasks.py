@@ -139,6 +139,12 @@ def test_a_class_may_come_about_in_many_ways(source: str, tmp_path: Path) -> Non
     assert locate_task("mine.py:Mine", tmp_path).attribute == "Mine"
 
 
+def test_what_a_task_s_file_raises_is_named_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("import json\nMine = json.loads('nothing')\n")
+    with pytest.raises(UsageError, match=r"JSONDecodeError: .* \(mine.py, line 2\)"):
+        load_task("mine.py:Mine", tmp_path)
+
+
 def test_a_file_that_does_not_load_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "half_way.py").write_text("x = 1\nraise ValueError\n")
     with pytest.raises(UsageError):
