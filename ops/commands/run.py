@@ -19,7 +19,7 @@ import typer
 from identity import canonical, vault
 from identity.errors import CredentialError, Rejected, UsageError
 from identity.wording import counted
-from ops import output, settings
+from ops import output, settings, toml_document
 from ops.events import Recorder
 from ops.federation_file import FederationFile, load, locate
 from ops.narrator import Narrator
@@ -84,7 +84,7 @@ def run(
     """Run a federation from its file, or resume its run."""
     interrupt_on_term()
     federation = load(locate(file))
-    locate_task(federation.task, federation.path.parent)  # refuses what no worker could load: nothing is written yet
+    _check_task(federation)
     place = RunFolder(Path(folder) if folder else Path(settings.text("runs") or "runs") / federation.name)
     channel = _channel(place, ledger, fabric_dir, fabric_profile)
     narrator = Narrator(federation.rounds)
@@ -102,6 +102,16 @@ def run(
         home = None if channel is None else home_of(federation, channel, narrator)
         finished = carry_out(partial(runner.Run, federation, place, options, home=home), narrator, events)
     return conclude(finished, as_json=json)
+
+
+def _check_task(federation: FederationFile) -> None:
+    """Refuse what no worker could use, before anything is written: at the line of the file that names it. Raises UsageError."""
+    try:
+        locate_task(federation.task, federation.path.parent)
+    except UsageError as error:
+        line = toml_document.read(federation.path).line_of(("task",))
+        message = f'{federation.path}:{line}: task = "{federation.task}": {error.message}'
+        raise UsageError(error.code, message, next=error.next or output.command_line("new", "my-federation")) from error
 
 
 def interrupt_on_term() -> None:
@@ -150,12 +160,15 @@ def _explaining(file: str, said: Mapping[str, object], place: RunFolder, channel
         output.note("Nothing is lost. The run goes on with:")
         output.note(f"  {_command(file, said)}")
         raise
-    except Rejected as refusal:
+    except (Rejected, UsageError) as refusal:
         if refusal.code in _ENDS:
             anew = {**said, "--dir": f"{place.path}-2"}
             if channel is not None and channel.folder is not None:  # one channel holds one federation
                 anew["--fabric-dir"] = f"{channel.folder}-2"
             refusal.next = _command(file, anew)
+        elif refusal.code.startswith("task-"):
+            # Nobody has signed anything yet: once it is mended, the same command goes on.
+            refusal.next = refusal.next or _command(file, said)
         raise
     except CredentialError as error:
         if error.code == "keystore-passphrase":

@@ -5,7 +5,6 @@
 Where a task is goes between processes, never the task itself.
 """
 
-import ast
 import importlib
 import inspect
 import sys
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING
 from chaincode import schema
 from identity.errors import EvidenceError, UsageError
 from participant.failures import SOURCE, describe_failure
+from participant.tasks.reading import METHODS, check_source, lacks
 
 if TYPE_CHECKING:
     from participant.task import Task
@@ -33,8 +33,6 @@ READY = {
 _HELP = (
     f'Allowed: {", ".join(READY)}, or FILE.py:CLASS beside the federation file. Example: task = "my_task.py:MyTask".'
 )
-
-
 _TAKEN = ("identity", "chaincode", "participant", "coordinator", "ops")  # Ray looks into the working folder first
 
 
@@ -53,7 +51,8 @@ def locate_task(reference: str, folder: Path | str) -> TaskLocation:
 
     Raises:
         UsageError: ``task-unknown`` for another form or name, ``task-missing`` where there is no such file,
-            ``task-not-loadable`` where it is no Python, ``task-class`` where nothing in it has the class's name.
+            ``task-not-loadable`` where it is no Python, ``task-class`` where nothing in it has the class's name, or the class
+            is no task or lacks something, as far as the source tells.
     """
     if reference in READY:
         module, attribute = READY[reference]
@@ -67,40 +66,8 @@ def locate_task(reference: str, folder: Path | str) -> TaskLocation:
         raise UsageError("task-unknown", f"{message} Example: my_{path.name}")
     if not path.is_file():
         raise UsageError("task-missing", f"There is no file {path} for the task {reference[:200]!r}. {_HELP}")
-    _check_source(path, attribute)
+    check_source(path, attribute, _HELP)
     return TaskLocation(reference, f"fedledger_task_{path.stem}", str(path), attribute)
-
-
-def _check_source(path: Path, attribute: str) -> None:
-    """Refuse by its source what a worker could not load, before anything begins; what only runs will tell, it tells."""
-    source = path.read_bytes()
-    try:
-        tree = ast.parse(source, str(path))
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        where = f"{path}, line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else str(path)
-        message = f"{where} cannot be loaded: {type(error).__name__}: {getattr(error, 'msg', error)}."
-        raise UsageError("task-not-loadable", message, next=f"python {path}") from error
-    if attribute not in _names(tree) and not any(means in source for means in (b"import *", b"exec(")):
-        classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
-        has = f"its classes are {', '.join(classes[:5])}" if classes else "it has no class at all"
-        raise UsageError("task-class", f"{path} has no class {attribute[:100]}; {has}. {_HELP}")
-
-
-def _names(tree: ast.Module) -> set[str]:
-    """The names that a file may give to something, anywhere in it: defined, assigned, imported, or in a string that is the name
-    alone (as in ``globals()["Mine"]``). Task itself is not among them: a federation's task is derived from it."""
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        match node:
-            case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.Constant(value=str(name)):
-                names.add(name)
-            case ast.Name(id=name, ctx=ast.Store()):
-                names.add(name)
-            case ast.ImportFrom(module="participant" | "participant.task", names=aliases):
-                names |= {alias.asname or alias.name for alias in aliases if alias.name != "Task"}
-            case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
-                names |= {alias.asname or alias.name.partition(".")[0] for alias in aliases}
-    return names
 
 
 def load_task(reference: str | TaskLocation, folder: Path | str = ".") -> "Task":
@@ -108,7 +75,7 @@ def load_task(reference: str | TaskLocation, folder: Path | str = ".") -> "Task"
 
     Raises:
         UsageError: as ``locate_task``; ``task-not-loadable`` where its code raises, ``task-class`` where the class
-            is missing or no Task, ``task-name`` where its name or version cannot be put into an agreement.
+            is missing, no Task, or lacks a method, ``task-name`` where its name or version cannot be put into an agreement.
     """
     where = locate_task(reference, folder) if isinstance(reference, str) else reference
     try:
@@ -121,6 +88,9 @@ def load_task(reference: str | TaskLocation, folder: Path | str = ".") -> "Task"
                 "task-class", f"{message} Example: class {where.attribute}(Task), after: from participant import Task."
             )
         task: Task = found()  # type: ignore[assignment]  # issubclass says so
+        inherited = [m for m in METHODS if getattr(getattr(task, m), "__func__", None) is getattr(base, m)]
+        if inherited:
+            raise UsageError("task-class", lacks(where.reference, inherited))
     except UsageError:
         raise
     except (Exception, SystemExit) as error:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from identity.errors import CredentialError, Rejected
+from identity.errors import CredentialError, Rejected, UsageError
 from identity.keys import Keystore
 from ops import settings
 from ops.commands import run
@@ -66,13 +66,24 @@ def test_the_command_that_goes_on_asks_for_the_same(
     assert asked[0] == asked[1]
 
 
-def test_a_class_that_the_task_s_file_does_not_have_is_missed_before_anything_is_written(terminal: Terminal) -> None:
-    Path("task.py").write_text("from participant import Task\nclass MyTask(Task):\n    name = 'mine'\n")
-    Path("small.toml").write_text(SMALL.format(task="task.py:My", rounds=1))
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("My", "has no class My; its classes are MyTask, Other. "),
+        ("MyTask", "line 2: the class MyTask has no build_model and no site_data, which every task needs. "),
+        ("Other", "line 4: the class Other is not derived from Task. "),
+    ],
+)
+def test_a_class_that_is_no_task_is_missed_before_anything_is_written(terminal: Terminal, name: str, says: str) -> None:
+    Path("task.py").write_text(
+        "from participant import Task\nclass MyTask(Task):\n    name = 'mine'\nclass Other: pass\n"
+    )
+    Path("small.toml").write_text(SMALL.format(task=f"task.py:{name}", rounds=1))
     before = sorted(Path().iterdir())
     terminal("run", "small.toml", "--events", "events", code=2)
-    assert "has no class My; its classes are MyTask" in terminal.err
-    assert "[task-class]" in terminal.err
+    assert terminal.err.startswith(f'error: small.toml:3: task = "task.py:{name}": ')
+    assert says in terminal.err
+    assert "[task-class]\nnext: " in terminal.err
     assert sorted(Path().iterdir()) == before
 
 
@@ -84,6 +95,14 @@ def test_a_run_that_cannot_go_on_is_begun_anew_with_the_same_options(
     terminal(*pasted(terminal.err.partition("next: ")[2]), code=1)
     (file_, folder, options, events), other = asked
     assert other == (file_, type(folder)(Path("one-2")), options, events)
+
+
+def test_a_task_that_is_mended_before_anything_was_signed_goes_on_with_the_same_command(
+    terminal: Terminal, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ending(monkeypatch, UsageError("task-evaluation", "evaluate() raises KeyError: 1 (mine.py, line 7)"))
+    terminal("run", file, "--workers", 2, code=2)
+    assert pasted(terminal.err.partition("next: ")[2]) == ["run", str(file), "--workers", "2"]
 
 
 def test_a_run_on_a_channel_is_begun_anew_on_another_one(

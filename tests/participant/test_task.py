@@ -130,7 +130,10 @@ def test_what_must_be_written_says_so(method: str) -> None:
 
 
 def test_code_digest_is_of_the_source_whatever_its_line_ends(tmp_path: Path) -> None:
-    source = b"from participant import Task\n\nclass Mine(Task):\n    name = 'mine'\n"
+    source = (
+        b"from participant import Task\n\nclass Mine(Task):\n    name = 'mine'\n"
+        b"    def build_model(self): pass\n    def site_data(self, site, sites, seed): pass\n"
+    )
     written = {"lf.py": source, "crlf.py": source.replace(b"\n", b"\r\n"), "bom.py": b"\xef\xbb\xbf" + source}
     for name, data in written.items():
         (tmp_path / name).write_bytes(data)

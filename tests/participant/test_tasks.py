@@ -16,7 +16,8 @@ from identity.errors import Unavailable, UsageError
 from participant.task import Task
 from participant.tasks import READY, load_task, locate_task, tables
 
-MINE = "from participant import Task\nclass Mine(Task):\n    name = 'mine'\n    version = '7'\n"
+METHODS = "    def build_model(self): pass\n    def site_data(self, site, sites, seed): pass\n"
+MINE = f"from participant import Task\nclass Mine(Task):\n    name = 'mine'\n    version = '7'\n{METHODS}"
 
 
 @pytest.mark.parametrize("reference", READY)
@@ -96,7 +97,7 @@ def test_bad_references_say_what_is_allowed(reference: str, code: str, tmp_path:
         ("x = '\0'", "task-not-loadable", "null"),
         ("import sys\nMine = sys.exit(3)\n", "task-not-loadable", "SystemExit: 3"),
         (MINE + "    def __init__(self, needed): pass\n", "task-not-loadable", "needed"),
-        ("from participant import Task\nclass Mine(Task): pass\n", "task-name", 'name = "my-task"'),
+        (MINE.replace("name = 'mine'", "name = ''"), "task-name", 'name = "my-task"'),
         (MINE.replace("'mine'", "'Has Space'"), "task-name", "name"),
         (MINE.replace("'7'", "7"), "task-name", 'version = "1"'),
     ],
@@ -137,6 +138,54 @@ def test_a_class_that_a_file_does_not_have_is_missed_before_anything_runs(source
 def test_a_class_may_come_about_in_many_ways(source: str, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(source)
     assert locate_task("mine.py:Mine", tmp_path).attribute == "Mine"
+
+
+TASK = "from participant import Task\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("class Mine:\n    pass\n", "line 1: the class Mine is not derived from Task"),
+        ("from torch import nn\nclass Mine(nn.Module):\n    pass\n", "line 2: the class Mine is not derived from Task"),
+        ("class Base(object): pass\nclass Mine(Base): pass\n", "line 2: the class Mine is not derived from Task"),
+        ("class Task: pass\nclass Mine(Task): pass\n", "line 2: the class Mine is not derived from Task"),
+        (f"{TASK}class Mine(Task): pass\n", "Mine has no name and no build_model and no site_data, which every task needs"),
+        (MINE.replace("build_model", "make_model"), "Mine has no build_model, which"),
+        (MINE.replace("    name =", "    title ="), 'Mine has no name, which every task needs. Example: name = "my-task"'),
+        (MINE.replace("Mine(Task)", "Base(Task)") + "class Mine(Base): pass\n", ""),
+        (MINE.replace("class Mine", f"class Base:\n{METHODS}class Mine").replace("Mine(Task)", "Mine(Base, Task)"), ""),
+        ("import participant as p\nclass Mine(p.Task): pass\n", "Mine has no name"),
+        ("import participant.task\nclass Mine(participant.task.Task): pass\n", "Mine has no name"),
+        ("from participant.task import Task as T\nclass Mine(T): pass\n", "Mine has no name"),
+        (f"{TASK}from elsewhere import Mixin\nclass Mine(Mixin, Task): pass\n", ""),
+        (f"{TASK}@complete\nclass Mine(Task): pass\n", ""),
+        (f"{TASK}class Mine(Task, metaclass=Meta): pass\n", ""),
+        (f"{TASK}class Mine(Task): pass\nMine = complete(Mine)\n", ""),
+        (f"{TASK}class Mine(make(Task)): pass\n", ""),
+        (f"{TASK}class Mine(Task): pass\nMine.name, Mine.build_model = 'mine', make\nsetattr(Mine, 'site_data', give)\n", ""),
+        ("class Mine(Mine): pass\n", "not derived from Task"),
+    ],
+)  # fmt: skip
+def test_a_class_that_is_evidently_no_task_is_refused_before_anything_runs(
+    source: str, says: str, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(source)
+    if not says:  # it may be one, as far as the source tells
+        assert locate_task("mine.py:Mine", tmp_path).attribute == "Mine"
+        return
+    with pytest.raises(UsageError) as caught:
+        locate_task("mine.py:Mine", tmp_path)
+    assert caught.value.code == "task-class"
+    assert says in str(caught.value)
+    assert "Example: " in str(caught.value)
+
+
+def test_a_method_that_only_loading_shows_to_be_missing(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(MINE.replace("build_model", "make_model") + "Mine = Mine\n")
+    with pytest.raises(UsageError, match="Mine has no build_model, which every task needs") as caught:
+        load_task("mine.py:Mine", tmp_path)
+    assert caught.value.code == "task-class"
 
 
 def test_what_a_task_s_file_raises_is_named_with_its_line(tmp_path: Path) -> None:
