@@ -10,8 +10,9 @@ from chaincode.place import Place
 from chaincode.state import Attestation, Result, attest_key, result_key
 from coordinator.ports import SignedAnswer
 from identity.envelope import Unsigned
-from identity.errors import CredentialError, Rejected
+from identity.errors import CredentialError, Rejected, UsageError
 from participant.agent import RoundView, read_round
+from participant.failures import TRAINING_FAILED
 from participant.outbox import Outbox
 from participant.ports import Trainer, TrainFailure, TrainOrder, TrainResult
 
@@ -41,7 +42,12 @@ class SimulatedSites:
 
     def train(self, agreement: str, until: int) -> Iterator[Sequence[SignedAnswer]]:
         """Order training from every agent with an open seat; yields what the sites of each worker sign, as it comes. What
-        is not trained when the commitments close is a failure of its site."""
+        is not trained when the commitments close is a failure of its site.
+
+        Raises:
+            UsageError: ``training-failed``: the task's code failed at every site of the round, and every site has said so. It
+                would fail again, since another attempt trains the same updates.
+        """
         view = read_round(self._ledger, agreement, list(self._agents), acting=True)
         orders: list[TrainOrder] = []
         refused: list[SignedAnswer] = []
@@ -59,12 +65,18 @@ class SimulatedSites:
                 orders.append(order)
         if refused:
             yield refused
+        failed: list[TrainFailure] = []
         for results in self._trainer.train(orders, seconds=max(0, until - self._clock())):
+            failed += [
+                result for result in results if isinstance(result, TrainFailure) and result.code == TRAINING_FAILED
+            ]
             written = [(result, self._agents[result.member].answer(view, result)) for result in results]
             spoken = [(result, entry) for result, entry in written if entry is not None]  # a silent site signs nothing
             if spoken:
                 envelopes = sign_all([entry for _, entry in spoken])
                 yield [_answer(result, data) for (result, _), data in zip(spoken, envelopes, strict=True)]
+        if failed and len(failed) == sum(seat is not None for seat in view.seats.values()):
+            raise UsageError(TRAINING_FAILED, _all_failed(view, failed[0]))
 
     def deliver(self, agreement: str, members: Sequence[str]) -> Mapping[str, Place]:
         """What each of the members delivers of the sealed round."""
@@ -88,6 +100,21 @@ class SimulatedSites:
     def settled(self, agreement: str) -> None:
         """Clear the outbox."""
         self._outbox.clean()
+
+
+def _all_failed(view: RoundView, first: TrainFailure) -> str:
+    """That a task fails, with the error of the first site, and what can be done about it."""
+    head, attempts = view.head, view.terms.attempts
+    again = (
+        f"the same command makes attempt {head.attempt + 1} of {attempts}"
+        if head.attempt < attempts
+        else "no attempt is left"
+    )
+    return (
+        f"Round {head.round} attempt {head.attempt}: the task failed at every site. {first.message}\n"
+        "The agreement is of the task's file as it is: mend the file, and begin a new run.\n"
+        f"Where the file is not to blame, mend what is, and {again}."
+    )
 
 
 def _answer(result: TrainResult | TrainFailure, envelope: bytes) -> SignedAnswer:

@@ -25,6 +25,7 @@ from ops.federation_file import FederationFile, load, locate
 from ops.narrator import Narrator
 from ops.options import JsonOption
 from ops.run_folder import RunFolder
+from participant.failures import TRAINING_FAILED
 from participant.tasks import locate_task
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
 PASSPHRASE_LIMIT = 4096
 _UNLOCK = "--passphrase-file"
 
-_ENDS = {"attempts-exhausted", "agreement-not-valid", "member-not-valid", "not-in-standing"}
-"""Refusals after which this run cannot go on: a new one, with a new agreement, can."""
+_ENDS = {"attempts-exhausted", "agreement-not-valid", "member-not-valid", "not-in-standing", TRAINING_FAILED}
+"""Refusals after which this run cannot go on, or not with a mended task: a new one, with a new agreement, can."""
 
 EventsOption = Annotated[
     str | None,
