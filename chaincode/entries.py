@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Entries: signed statements of a closed kind, and the one door through which bytes become one (DESIGN section 4).
+"""Entries: signed statements of a closed kind, and the one door through which bytes become one (FORMAT.md, section 3).
 
 An entry is an in-toto Statement v1 in canonical JSON inside a DSSE envelope with one signature. Its id is the
 SHA-256 of the payload; the leaf of the log is the envelope, whose canonical form is the only accepted one.

@@ -155,7 +155,7 @@ class Connection:
 
 
 def _prepare(raw: sqlite3.Connection) -> None:
-    """Set what a writer promises: see DESIGN section 7."""
+    """Set what a writer promises: a commit is on the disk when it returns, and readers do not wait."""
     mode = raw.execute("PRAGMA journal_mode = WAL").fetchone()[0]
     if mode != "wal":
         raise Unavailable("ledger-not-writable", f"The file system allows no write-ahead log (mode {mode}).")
