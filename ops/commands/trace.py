@@ -7,7 +7,7 @@ that it went into, which is what a withdrawal would touch.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +19,7 @@ from identity.errors import UsageError
 from identity.wording import counted
 from ops import lineage, mentions, output, run_folder, uses
 from ops.entry_text import metrics
-from ops.lineage import INCLUDED, Contribution
+from ops.lineage import INCLUDED, Contribution, Recorded
 from ops.names import Names
 from ops.options import JsonOption, PathArgument
 from ops.source import Source, digest, next_for, opened, read_many
@@ -101,7 +101,7 @@ def _back(source: Source, names: Names, model: str, limit: int) -> Answer:
     about = [entry for _, entry in read_many(source, source.by_subject(model))]
     more = behind > len(rounds)
     return {
-        "model": model, "rounds": [asdict(r) for r in rounds], "more": more, "behind": behind,
+        "model": model, "rounds": [{**_row(r), "contributions": list(map(_row, r.contributions))} for r in rounds], "more": more, "behind": behind,
         "released": [{"entry": e.id, "at": e.at} for e in about if e.kind == "release" and e.subjects["model"] == model],
         "agreements": [_agreement(source, a, p) for a, (_, p) in sorted(used.items(), key=lambda item: item[1][0])],
         "sites": [{"member": m, "organisation": names.organisation(m), "credentials": admissions.get(m, [])} for m in members],
@@ -141,7 +141,12 @@ def _uses(source: Source, found: Sequence[Contribution], first: Mapping[str, int
     used = uses.uses(source, first, direct, limit + 1 if limit else 0)
     more = bool(limit) and max(len(found), len(used)) > limit
     shown = slice(-limit if limit else None, None)
-    return {"updates": [asdict(c) for c in found[shown]], "models": [asdict(u) for u in used[shown]], "more": more}
+    return {"updates": list(map(_row, found[shown])), "models": list(map(_row, used[shown])), "more": more}
+
+
+def _row(value: Contribution | Recorded | uses.Use) -> Answer:
+    """The fields as they are: ``asdict`` copies each, which for a thousand updates takes a tenth of the whole answer's time."""
+    return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
 def _admissions(source: Source) -> dict[str, list[dict[str, Any]]]:
