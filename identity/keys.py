@@ -107,6 +107,14 @@ class Keystore:
         lock, plain = (None, data) if passphrase is None else Lock.open(data, passphrase)
         return cls(Path(path), lock, _read_body(plain), data)
 
+    @staticmethod
+    def is_encrypted(path: str | PathLike[str]) -> bool:
+        """Whether the keystore in the file asks for a passphrase.
+
+        Raises CredentialError: keystore-missing, keystore-permissions, keystore-malformed; Unavailable: keystore-unreadable.
+        """
+        return vault.is_sealed(_load(vault.read_private(Path(path))))
+
     @property
     def kind(self) -> str:
         """`encrypted` or `plain`."""

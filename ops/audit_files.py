@@ -46,7 +46,7 @@ def export(out: Path, path: str | None) -> None:
     output.line(f"wrote {out}: {counted(len(files), 'file')}, {counted(out.stat().st_size, 'byte')}")
     blobs = sum(file.name.startswith("blobs/") for file in files)
     output.line(f"It holds the single updates of sites ({counted(blobs, 'blob')}): treat it as confidential.")
-    _say_how(out, _key_of(folder))
+    _say_how(out, folder)
 
 
 def prove(arguments: Sequence[str], out: Path) -> None:
@@ -69,13 +69,13 @@ def prove(arguments: Sequence[str], out: Path) -> None:
         proof, size = make_entry_proof(log, logged.index), source.size
     write_whole(out, proof.encode())
     output.line(f"wrote {out}: entry {logged.index} ({logged.id}) of {size}")
-    _say_how(out, _key_of(where))
+    _say_how(out, where)
 
 
-def _say_how(out: Path, key: Path) -> None:
-    """The command that checks a file that was written. Without the key it shows that the file is whole, not whose it is."""
+def _say_how(out: Path, where: Path) -> None:
+    """The command that checks a file that was written about a run or a bundle. Without the key it shows that the file is whole, not whose it is."""
     output.line(f"Whoever holds the federation's {KEY_FILE} checks it with:")
-    output.next_command("audit", "verify", out, "--key", key)
+    output.next_command("audit", "verify", out, "--key", _key_of(where))
 
 
 def _on_channel(where: Path) -> bool:

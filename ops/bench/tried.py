@@ -69,8 +69,8 @@ sites its rounds take one look or two (107, 207 and 109 ms in the turns of one r
 is 5 or 10. Elsewhere it works through its rounds, and the ratio is that of the two programs on the processor at hand.""",
     "fedledger trace": """\
 Of 0.41 s, 0.2 are the start of the program, which every query has; some 60 ms verify the signatures of the thousand updates that
-are told, by all cores; the rest reads, names and prints them. Kept was: fields told as they are, in the place of deep copies (0.44 s to 0.39
-in turns). Left was: to tell of updates whose signatures were not verified, which opening each one's entry prevents on purpose.""",
+are told, by all cores; the rest reads, names and prints them. Kept was: fields told as they are, in the place of deep copies
+(0.44 s to 0.39 in six runs each). Not tried, on purpose: telling of updates whose signatures were not verified.""",
     "replay and verification": """\
 An entry of the 100,000 costs 117 us of bare signature on the cores of the last day and 67 on those of an earlier one; all else
 has 43 of every 100 us of signature for the goal. All else is about 47 us, both processes together: 21 to read the entry (base64 4,
@@ -98,8 +98,8 @@ Two threads hash 400 MB in 114 ms, and then sum them in 61. A slice of 2^16 numb
 least and its largest are found (9), it is multiplied (6) and added (7), four passes within the cache that numpy knows no way to
 join: 45 ms of both cores. The rest is the memory, which both cores share, and the interpreter's lock.
 Tried without gain: each chunk summed when it has just been hashed, in a shard for each thread (177 ms to 188); slices of 2^13 to
-2^18 elements (97, 79, 70, 68, 67, 76 ms; it is 2^16); sums at odd addresses (72 to 77 ms); copying before the product (72 ms); one loop compiled by
-numba for the last three passes (8.5 ms to 7.6 for ten million, see encoding for what it costs).""",
+2^18 elements (97, 79, 70, 68, 67, 76 ms; it is 2^16); sums at odd addresses (72 to 77 ms); copying before the product (72 ms);
+one loop compiled by numba for the last three passes (8.5 ms to 7.6 for ten million, see encoding for what it costs).""",
     "append to a ledger": """\
 An entry is found by its id, a hash: each append reads and writes pages of that index anywhere in the file. With the file in
 memory it is nearly flat (219 us at 1,000 entries, 228 at 300,000); where the system has dropped it, each page is a read from the

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from identity import canonical, vault
 from identity.errors import CredentialError, Rejected, UsageError
+from identity.keys import Keystore
 from identity.wording import counted
 from ops import output, settings, toml_document
 from ops.events import Recorder
@@ -179,7 +179,7 @@ def _explaining(file: str, said: Mapping[str, object], place: RunFolder, channel
 
 def _unlocking(file: str, said: Mapping[str, object], place: RunFolder) -> str:
     """The command that opens the run's keystore: with another passphrase, or without one where it is not encrypted."""
-    if vault.is_sealed(canonical.loads(vault.read_private(place.keystore), limit=vault.FILE_LIMIT)):
+    if Keystore.is_encrypted(place.keystore):
         return _command(file, {**said, _UNLOCK: "FILE"})
     without = {name: value for name, value in said.items() if name != _UNLOCK}
     return _command(file, without) if without != said else f"unset {settings.variable('passphrase_file')}"

@@ -5,46 +5,20 @@ from pathlib import Path
 
 from chaincode.entries import open_entry
 from chaincode.ledgers.sqlite import SqliteLedger
+from tests.ops.own_task import write_own_task
 from tests.ops.test_run_command import command
 
-TASK = """
+HANG = """\
 import threading
-
-import torch
-from participant import Task
-
-
-class Hanging(Task):
-    name = "hanging"
-
-    def build_model(self):
-        return torch.nn.Linear(2, 2)
-
-    def site_data(self, site, sites, seed):
-        return torch.ones(4 + site, 2), torch.zeros(4 + site, dtype=torch.int64)
-
-    def train(self, model, data, seed):
-        if len(data[1]) == 5:
-            threading.Event().wait()  # for ever
-        return super().train(model, data, seed)
-"""
-FILE = """
-name = "hanging"
-task = "task.py:Hanging"
-sites = 3
-rounds = 1
-
-[agreement]
-purpose = "Tests"
-legal_basis = "Synthetic data"
+if len(data[1]) == 5:
+    threading.Event().wait()  # for ever"""
+TERMS = """\
 min_participants = 2
-commit_seconds = 12
-"""
+commit_seconds = 12"""
 
 
 def test_a_task_that_never_ends_is_left_out_and_named(tmp_path: Path) -> None:
-    (tmp_path / "task.py").write_text(TASK)
-    (tmp_path / "federation.toml").write_text(FILE)
+    write_own_task(tmp_path, "Hanging", HANG, TERMS)
     done = command("run", "federation.toml", "--workers", 2, "--events", "events", folder=tmp_path)
     with SqliteLedger.open(tmp_path / "runs/hanging/ledger.sqlite") as ledger:
         entries = [open_entry(envelope) for envelope in ledger.entries()]
