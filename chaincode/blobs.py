@@ -75,11 +75,11 @@ class BlobStore:
         for path in write_packs(self._packs.folder, blobs, fsync=self._fsync):
             self._packs.read(path.name)
 
-    def adopt_packs(self, packs: Mapping[str, Mapping[str, Place]]) -> set[str]:
-        """Move packs here, by their paths, that are nothing but these blobs, verified at these places in them; those that
-        have moved. See `Packs.adopt`."""
+    def adopt_packs(self, packs: Mapping[str, Mapping[str, Place]]) -> dict[str, Path]:
+        """Move packs here, by their paths, that are nothing but these blobs, verified at these places in them; where those
+        are that have moved. See `Packs.adopt`."""
         if not packs:
-            return set()
+            return {}
         self._pack()
         return self._packs.adopt(packs, fsync=self._fsync)
 

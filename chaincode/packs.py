@@ -213,8 +213,8 @@ class Packs:
                 self._warned.add(name)
                 self._warn(f"{error} What was only in it counts as missing.")
 
-    def adopt(self, packs: Mapping[str, Mapping[str, Place]], *, fsync: bool) -> set[str]:
-        """Rename packs, by their paths, into the folder, which is there; those that have moved, durable where `fsync` says so.
+    def adopt(self, packs: Mapping[str, Mapping[str, Place]], *, fsync: bool) -> dict[str, Path]:
+        """Rename packs, by their paths, into the folder, which is there, durably with `fsync`; where those are that moved.
 
         A pack moves if its own rows are the places, by digest, at which the blobs have been verified, and nothing more, if it
         can be read and is ours to move: not on another file system, in a folder that we may not change, or a file that another
@@ -242,7 +242,7 @@ class Packs:
                 sync(self.folder)
             for source in moved:
                 self._take(source.name, *ready[source])
-        return {str(source) for source in moved}
+        return {str(source): self.folder / source.name for source in moved}
 
     def _take(self, name: str, line: bytes, listed: Sequence[tuple[str, int]]) -> None:
         """Remember a pack's rows; those of one name are always the same."""

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,7 @@ class Summing:
         self._specs, self._blobs = specs, blobs
         self._tentative: tuple[object, Tentative | None] = None, None
         self._sums = np.empty(0, np.int64)
+        self._moved: list[Path] = []  # packs that are still in memory
         self._beside = ThreadPoolExecutor(1)  # writes what is kept: nothing else uses the store meanwhile
 
     def sum(self, deliveries: Sequence[Delivery]) -> Summed:
@@ -71,6 +73,7 @@ class Summing:
                 if summed is not None:
                     total = summed if total is None else add([total, summed])
             yield verdicts, total
+        self._beside.submit(self._forget_packs)
 
     def sum_shard(self, deliveries: Sequence[Delivery], cut: Cut) -> list[ShardEvidence]:
         """What was found of each delivery in a shard; the sum stays here until it is confirmed.
@@ -161,6 +164,7 @@ class Summing:
             if digest not in stored:
                 places.setdefault(place.path, {})[digest] = place
         moved = self._blobs.adopt_packs(places)
+        self._moved += moved.values()
         small, single = dict[str, memoryview](), dict[str, memoryview]()
         for digest, place, blob in packed:
             if digest in stored:
@@ -172,6 +176,12 @@ class Summing:
             self._blobs.put_small(list(small.items()))
         for digest, blob in single.items():
             self._blobs.put(blob, digest)
+
+    def _forget_packs(self) -> None:
+        """Have the packs that were moved leave the memory, which nobody reads any more: the next round's get their pages."""
+        for path in self._moved:
+            forget(path)
+        self._moved.clear()
 
     def _delivered(self, deliveries: Sequence[Delivery]) -> list[Place]:
         """Where the bytes are: as delivered, or the blobs that they have become: a sum may be asked for again after

@@ -6,11 +6,10 @@ from types import TracebackType
 from typing import Self
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.text import Text
 
 from coordinator.steps import Event
 from identity.wording import counted
-from ops.output import clean, short, stderr, when
+from ops.output import clean, line, short, stderr, when
 
 _NAMED = 6  # so many sites are named, of more the number is given
 
@@ -48,7 +47,7 @@ class Narrator:
 
     def say(self, text: str, style: str = "") -> None:
         """One line that stays."""
-        self._progress.console.print(Text(clean(text), style=style))
+        line(text, style, to=self._progress.console)
 
     def doing(self, text: str, total: int | None = None) -> None:
         """What is going on now; only a terminal shows it."""

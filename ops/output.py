@@ -18,7 +18,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import IO, Any, NoReturn, TextIO
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -90,7 +90,11 @@ def when(seconds: int) -> str:
 
 def line(text: object = "", style: str = "", *, to: Console | None = None) -> None:
     """One line of text, made safe; ``style`` is for terminals."""
-    (to or stdout()).print(Text(clean(text), style=style))
+    console = to or stdout()
+    if console.is_terminal:
+        console.print(Text(clean(text), style=style))
+    else:  # the same text, in a tenth of the time
+        write(f"{clean(text)}\n", to=console.file)
 
 
 def note(text: object, style: str = "") -> None:
@@ -198,11 +202,12 @@ def emit_json(command: str, value: Mapping[str, Any], *, version: int = 1) -> No
     write(json.dumps(document, indent=2) + "\n")
 
 
-def write(text: str) -> None:
-    """Raw text on stdout; ends quietly where the reader has gone (``fedledger log | head``)."""
+def write(text: str, *, to: IO[str] | None = None) -> None:
+    """Raw text, on stdout if nowhere else; ends quietly where the reader has gone (``fedledger log | head``)."""
+    stream = to or sys.stdout
     try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        stream.write(text)
+        stream.flush()
     except BrokenPipeError:
         _end_quietly()
 

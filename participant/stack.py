@@ -114,13 +114,11 @@ class Stack:
         live = len(batch.labels)
         parameters = [weight[:live].detach().requires_grad_() for weight in weights]
         outputs = self._forward(parameters, batch.features)[..., : self._outputs]
-        rows = nn.functional.cross_entropy(outputs.flatten(0, 1), batch.labels.flatten(), reduction="none").view(
-            live, -1
-        )
-        gradients = torch.autograd.grad((rows * batch.shares).sum(), parameters)
+        rows = nn.functional.cross_entropy(outputs.flatten(0, 1), batch.labels.flatten(), reduction="none")
+        gradients = torch.autograd.grad(rows, parameters, batch.shares.flatten())
         for weight, gradient in zip(weights, gradients, strict=True):
             weight[:live].add_(gradient, alpha=-self._task.learning_rate)
-        losses[:live] += (rows.detach().double() * batch.real).sum(1)
+        losses[:live] += (rows.detach().view(live, -1).double() * batch.real).sum(1)
 
     def _forward(self, parameters: Sequence[Tensor], x: Tensor) -> Tensor:
         """The outputs (sites, rows, classes) of the stacked model."""

@@ -6,6 +6,7 @@ Exit code 1 where the contestants did not train the same model; a goal that is n
 
 import argparse
 import json
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -59,7 +60,11 @@ def run_compare(chosen: argparse.Namespace) -> list[Comparison]:
     if chosen.quick:
         work = [workload.quick() for workload in work if workload.quick_rounds]
     folder = limits.CACHE / "compare"
-    return [compare.compare(one, folder, flower, contestants=who, tell=output.note) for one in work]
+    shutil.rmtree(folder, ignore_errors=True)  # of one that was killed
+    try:
+        return [compare.compare(one, folder, flower, contestants=who, tell=output.note) for one in work]
+    finally:  # not after each workload: see `contestants.ROOM`
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def show(table: Table) -> None:

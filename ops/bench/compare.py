@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The first part of the benchmark: a plain loop, Flower and Fedledger on the same work, one after the other, in turns."""
 
-import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -123,26 +122,22 @@ def turns(workload: Workload, contestants: Sequence[str]) -> list[list[str]]:
 def compare(
     workload: Workload, folder: Path, flower: Path | None, *, contestants: Sequence[str], tell: Callable[[str], None],
 ) -> Comparison:  # fmt: skip
-    """Run a workload, in turns.
+    """Run a workload, in turns, in a folder of its own in ``folder``, which is left for the caller to remove.
 
     Raises:
         ContestantError: one of them did.
     """
     contestants = [name for name in contestants if name != ONE_BY_ONE or workload.one_by_one]
     place = folder / workload.name
-    shutil.rmtree(place, ignore_errors=True)
     runs: dict[str, list[Run]] = {contestant: [] for contestant in contestants}
-    try:
-        prepare(place, workload)
-        planned = turns(workload, contestants)
-        for number, turn in enumerate(planned, 1):
-            for contestant in turn:
-                run = carry_out(contestant, place, flower, workload.warm_up)
-                runs[contestant].append(run)
-                tell(f"{workload.name} {contestant}, turn {number} of {len(planned)}: {seconds(median(run.rounds))} a round, "
-                     f"{seconds(run.ends[0])} to the end of round 1, {size(sum(run.pss.values()))}, others {run.others:.1f} cores")  # fmt: skip
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
+    prepare(place, workload)
+    planned = turns(workload, contestants)
+    for number, turn in enumerate(planned, 1):
+        for contestant in turn:
+            run = carry_out(contestant, place, flower, workload.warm_up)
+            runs[contestant].append(run)
+            tell(f"{workload.name} {contestant}, turn {number} of {len(planned)}: {seconds(median(run.rounds))} a round, "
+                 f"{seconds(run.ends[0])} to the end of round 1, {size(sum(run.pss.values()))}, others {run.others:.1f} cores")  # fmt: skip
     return Comparison(workload, {name: Measured(name, tuple(found)) for name, found in runs.items()})
 
 

@@ -28,7 +28,9 @@ one thread); two workers from 5 ms each (37 ms to 35 with fifty sites). Then two
 to together (39.1 ms to 37.5 in rounds by turns), entries that were just written not parsed (14 us to 6), packs written at once
 (25 updates 0.53 ms to 0.29), headers compared as text (fifty updates verified in 1.6 ms, now 1.3), small updates hashed by
 threads (fifty 1.2 ms to 0.7), packs moved together (3.7 ms to 2.9 until they are on the disk), watching at half its price (22 us
-a site to 10).
+a site to 10). Then packs let go of when they are evidence, so that the next ones get their pages, for a virtual machine's memory is
+dear where nobody has used it (a pack of 1 MB 2.8 ms to 0.7, fifty sites 31.0 ms to 29.2 at the same pace), and a round's lines
+written as they are where no terminal shows them (three 0.4 ms to 0.1).
 With 10 million parameters it is passes over memory: beside training, 40 MB from each site are encoded (40 ms, of it 28 for their
 hash), hashed by whoever sums (28 ms), summed (6 ms) and written to files that are kept (9 ms into pages that were just given
 back, 70 to 120 into fresh ones), on cores that the plain loop does not need: 1.24 s of processor time, which two cores
@@ -52,8 +54,7 @@ letting go of old files one by one, as new ones are written (685 and 679 ms to 6
 (768 and 721 ms to 696 and 734: noise).
 Tried without gain otherwise: three or four calls to train fifty sites (44 to 49 ms beside 41); fifty updates of 40 kB hashed by
 two threads where they are made, while the other worker trains (50.0 ms to 50.2 in turns, where they were summed, too); whole
-updates verified by threads (1.6 ms to 1.8 to 3.3); letting go of packs that are on the disk, so that the next ones take their
-pages (44.5, 43.8, 49.1 and 36.9 ms to 41.7, 41.5, 47.6 and 38.4, noise); workers as SCHED_BATCH, which interrupt nobody (37.8,
+updates verified by threads (1.6 ms to 1.8 to 3.3); workers as SCHED_BATCH, which interrupt nobody (37.8,
 39.9, 40.0 and 45.6 ms to 37.0, 39.0, 40.6 and 44.6); fsync of a pack by a thread (as good as asking for it); slices of 2^15 to
 2^18 for the encoding (43.2, 40.6, 40.2, 42.1 ms); files written through mmap (21 ms to 10 to 20); readv in the place of mmap
 (31.7 ms to 28.6); fewer indexes in the ledger (all six dropped: 0.91 of a commitment's submission in large batches); pages of 8
@@ -62,7 +63,10 @@ KiB (0.96 in large batches, 1.12 for one entry); many rows in one INSERT (1.00);
 us of 2.5 ms); signatures verified while their batch is judged and stored, and believed before the commit only: by threads (9.4 ms
 to 8.6 for a batch of 50, 115 to 99 for one of 500, with the interpreter's lock changing hands every 20 us; but rounds by turns
 25.5 ms to 25.2, 39.0 to 38.4 and 464 to 466 with 10, 50 and 1,000 sites), by a child process (12.6 ms to 10.7, 93 to 90, and 2.9
-to 3.4 for a batch of 11).""",
+to 3.4 for a batch of 11); the stack's derivative through torch's own kernels in the place of autograd (the same bits; a step of ten
+sites 197 us to 123, of 25 844 to 620, some 3 % of a round; left, as code of our own in the place of a library); in rounds by
+turns, a model evaluated before it is stored and not meanwhile (12.2 ms to 12.0, 28.0 to 27.8), stored by the same thread (11.1
+to 11.2, 26.8 to 26.7), and verified updates put into the store after the sum and not beside it (264 to 267 with 1,000 sites).""",
     "Flower's round to ours": """\
 What a round of ours takes is in the comparison with the plain loop. Flower's engine looks for answers every 0.1 s: with ten small
 sites its rounds take one look or two (107, 207 and 109 ms in the turns of one run), and the ratio to one and the same round of ours

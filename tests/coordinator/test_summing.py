@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
@@ -159,6 +160,23 @@ def test_a_round_does_not_list_the_packs_of_those_before(first: Round, monkeypat
     first.worker.sum(deliveries[1:3])
     first.worker.sum(deliveries[3:])
     assert "packs" not in listed
+
+
+def test_a_pack_that_moved_is_forgotten_when_nobody_reads_it_any_more(
+    first: Round, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: SimpleQueue[tuple[Path, bool]] = SimpleQueue()
+
+    def forgetting(path: Path) -> None:
+        asked.put((path, str(path) in Path("/proc/self/maps").read_text()))
+
+    monkeypatch.setattr("coordinator.summing.forget", forgetting)
+    _, deliveries = packed(first)
+    first.worker.sum(deliveries)
+    assert asked.get(timeout=60) == (kept(first)[0], False)  # a page that is mapped would stay
+    first.worker.sum(deliveries)
+    first.worker.sum([])
+    assert asked.empty()
 
 
 def test_the_shards_of_all_workers_are_all_that_is_written_and_forgotten(
