@@ -43,16 +43,21 @@ def floor(comparisons: Sequence[Comparison], folder: Path) -> Table:
         sites, measured = comparison.workload.sites, comparison.measured
         train = min(measured[plain].round for plain in (PLAIN, TUNED) if plain in measured)
         parts = (train, _hashes(comparison.workload), _signatures(sites), _commits(sites, folder), CALLS * call)
-        ours = measured[FEDLEDGER].round
-        cells.append((comparison.workload.name, *map(seconds, (*parts, sum(parts), ours)), f"{ours / sum(parts):.2f}"))
-    columns = ("work", "arithmetic", "hashes", "signatures", "durable commits", "calls", "floor", "our round", "ratio")
+        plain, ours, goals = measured[PLAIN].round, measured[FEDLEDGER].round, comparison.workload.goals
+        cells.append((
+            comparison.workload.name, *map(seconds, (*parts, sum(parts))), f"{sum(parts) / plain:.2f}",
+            f"{goals.plain:g}" if goals else "", seconds(ours), f"{ours / sum(parts):.2f}",
+        ))  # fmt: skip
+    columns = ("work", "arithmetic", "hashes", "signatures", "durable commits", "calls", "floor", "floor to plain", "goal",
+               "our round", "ours to floor")  # fmt: skip
     return Table(
         "What a round costs with nothing of ours in it", columns, tuple(cells),
         f"arithmetic: the round of the faster one of the plain loops, in one thread. Hashes: SHA-256 over every update "
         f"by whoever makes it and by whoever sums it, by one thread or dealt to {CORES}, whichever is faster. Signatures: each site's entry "
         f"signed and verified, the messages dealt to {CORES} threads. Durable commits: {COMMITS} transactions of SQLite with the "
         f"envelopes and nothing else, each on the disk before the next. Calls: {CALLS} times a byte to another process and back, "
-        f"{seconds(call)} each (an empty call of Ray: {seconds(of_ray)}). Encoding, canonical bytes, judging, state and files are not in it.",
+        f"{seconds(call)} each (an empty call of Ray: {seconds(of_ray)}). Encoding, canonical bytes, judging, state and files are not in it. "
+        f"A goal below the floor's ratio to the plain loop needs arithmetic that is faster than the plain loops'.",
     )  # fmt: skip
 
 

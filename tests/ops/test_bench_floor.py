@@ -42,11 +42,12 @@ def test_the_floor_is_the_sum_of_its_parts(tmp_path: Path) -> None:
     place.mkdir()
     table = floor([compared(plain=0.5, tuned=0.25, ours=100.0), compared(ours=1.0)], place)
     assert len(table.rows) == 1, "nothing to say without the plain loop"
-    name, arithmetic, *parts, whole, ours, ratio = table.rows[0]
-    assert (name, arithmetic, ours) == ("W1", "250 ms", "100 s")
+    name, arithmetic, *parts, whole, to_plain, goal, ours, ratio = table.rows[0]
+    assert (name, arithmetic, goal, ours) == ("W1", "250 ms", "2.5", "100 s")
     assert len(parts) == 4
     found = 0.25 + sum(float(part.split()[0]) / {"ms": 1e3, "s": 1}[part.split()[1]] for part in parts)
     assert abs(float(whole.split()[0]) / 1e3 - found) < 0.01 * found
+    assert abs(float(to_plain) - found / 0.5) < 0.02 * found / 0.5
     assert abs(float(ratio) - 100 / found) < 0.02 * 100 / found
     assert list(place.iterdir()) == []
 
