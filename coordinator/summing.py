@@ -48,7 +48,7 @@ class Summing:
         self._specs, self._blobs = specs, blobs
         self._tentative: tuple[object, Tentative | None] = None, None
         self._sums = np.empty(0, np.int64)
-        self._moved: list[Path] = []  # packs that are still in memory
+        self._moved: list[Path] = []  # packs to let go of, for the thread beside
         self._beside = ThreadPoolExecutor(1)  # writes what is kept: nothing else uses the store meanwhile
 
     def sum(self, deliveries: Sequence[Delivery]) -> Summed:
@@ -62,7 +62,7 @@ class Summing:
 
         With a crew its threads help: the other workers have nothing to do meanwhile.
         Verified blobs that lie in packs are put into the blob store: within the block that goes on, at its end they are on
-        the disk. Raises Unavailable(worker-resources); at the end also OSError.
+        the disk; packs that were moved there then leave the memory. Raises Unavailable(worker-resources); at the end also OSError.
         """
         verdicts: dict[str, str] = {}
         total: Sums | None = None

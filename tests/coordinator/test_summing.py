@@ -175,7 +175,7 @@ def test_a_pack_that_moved_is_forgotten_when_nobody_reads_it_any_more(
     first.worker.sum(deliveries)
     assert asked.get(timeout=60) == (kept(first)[0], False)  # a page that is mapped would stay
     first.worker.sum(deliveries)
-    first.worker.sum([])
+    first.worker.sum([])  # what it keeps, which is nothing, comes after what the one before lets go of
     assert asked.empty()
 
 

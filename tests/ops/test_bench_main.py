@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `make bench` leaves behind of the comparison."""
+
+from pathlib import Path
+
+import pytest
+
+from ops.bench import compare, limits
+from ops.bench.__main__ import arguments, run_compare
+from ops.bench.contestants import ContestantError
+
+
+def test_what_the_runs_left_is_removed_also_where_one_of_them_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a killed bench left is not taken for this one's."""
+    seen: list[list[Path]] = []
+
+    def failing(_: object, folder: Path, *__: object, **___: object) -> None:
+        seen.append(sorted(folder.glob("*")))
+        (folder / "W1" / "plain-1").mkdir(parents=True)
+        raise ContestantError("plain ended with 1")
+
+    (tmp_path / "compare" / "old").mkdir(parents=True)
+    monkeypatch.setattr(limits, "CACHE", tmp_path)
+    monkeypatch.setattr(compare, "compare", failing)
+    with pytest.raises(ContestantError):
+        run_compare(arguments(["--work", "W1"]))
+    assert seen == [[]]
+    assert not (tmp_path / "compare").exists()
