@@ -290,13 +290,6 @@ def test_the_plain_loop_and_fedledger_end_with_the_same_model(tmp_path: Path) ->
     assert {path.name.rpartition("-")[0] for path in tmp_path.glob("*-*/")} == {"fedledger", "plain"}
 
 
-def test_a_run_that_leaves_too_much_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    prepare(tmp_path, workload("W1"))
-    monkeypatch.setattr(contestants, "ROOM", 100)
-    carry_out(PLAIN, tmp_path, None, 1)
-    assert not list(tmp_path.glob("plain*"))
-
-
 def test_a_contestant_that_fails_is_said(tmp_path: Path) -> None:
     with pytest.raises(ContestantError, match=r"plan\.json"):
         carry_out(PLAIN, tmp_path, None, 1)

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from ops.bench import compare, limits
+from ops.bench import compare, contestants, limits
 from ops.bench.__main__ import arguments, run_compare
-from ops.bench.contestants import ContestantError
+from ops.bench.contestants import PLAIN, ContestantError, carry_out
+from ops.bench.prepare import prepare
+from tests.ops.test_bench_compare import workload
 
 
 def test_what_the_runs_left_is_removed_also_where_one_of_them_failed(
@@ -28,3 +30,10 @@ def test_what_the_runs_left_is_removed_also_where_one_of_them_failed(
         run_compare(arguments(["--work", "W1"]))
     assert seen == [[]]
     assert not (tmp_path / "compare").exists()
+
+
+def test_a_run_that_leaves_too_much_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare(tmp_path, workload("W1"))
+    monkeypatch.setattr(contestants, "ROOM", 100)
+    carry_out(PLAIN, tmp_path, None, 1)
+    assert not list(tmp_path.glob("plain*"))
