@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from os import PathLike
@@ -99,13 +100,14 @@ class Keystore:
         keystore-unreadable.
         """
         data = vault.read_private(Path(path))
-        sealed = vault.is_sealed(_load(data))
-        if sealed and passphrase is None:
-            raise CredentialError("keystore-passphrase", f"{path} is encrypted: it needs its passphrase.")
-        if not sealed and passphrase is not None:
-            raise CredentialError("keystore-passphrase", f"{path} is not encrypted: it takes no passphrase.")
-        lock, plain = (None, data) if passphrase is None else Lock.open(data, passphrase)
-        return cls(Path(path), lock, _read_body(plain), data)
+        with _naming(path):
+            sealed = vault.is_sealed(_load(data))
+            if sealed and passphrase is None:
+                raise CredentialError("keystore-passphrase", "The keystore is encrypted: it needs its passphrase.")
+            if not sealed and passphrase is not None:
+                raise CredentialError("keystore-passphrase", "The keystore is not encrypted: it takes no passphrase.")
+            lock, plain = (None, data) if passphrase is None else Lock.open(data, passphrase)
+            return cls(Path(path), lock, _read_body(plain), data)
 
     @staticmethod
     def is_encrypted(path: str | PathLike[str]) -> bool:
@@ -113,7 +115,9 @@ class Keystore:
 
         Raises CredentialError: keystore-missing, keystore-permissions, keystore-malformed; Unavailable: keystore-unreadable.
         """
-        return vault.is_sealed(_load(vault.read_private(Path(path))))
+        data = vault.read_private(Path(path))
+        with _naming(path):
+            return vault.is_sealed(_load(data))
 
     @property
     def kind(self) -> str:
@@ -216,6 +220,15 @@ def _write(lock: Lock | None, body: dict[str, dict[str, bytes]]) -> bytes:
     if len(data) > vault.FILE_LIMIT:
         raise CredentialError("keystore-too-large", f"The keystore would exceed {vault.FILE_LIMIT} bytes.")
     return data
+
+
+@contextmanager
+def _naming(path: str | PathLike[str]) -> Iterator[None]:
+    """Put the file's name before what is wrong with its bytes."""
+    try:
+        yield
+    except CredentialError as error:
+        raise CredentialError(error.code, f"{path}: {error.message}", next=error.next) from error
 
 
 def _load(data: bytes) -> Any:

@@ -50,7 +50,7 @@ def export(out: Path, path: str | None) -> None:
 
 
 def prove(arguments: Sequence[str], out: Path) -> None:
-    """Write the proof that one entry is in the log, for somebody who has the federation's key alone."""
+    """Write the proof that one entry is in the log, for somebody who has the federation's key alone; no other is replaced by it."""
     path, text = path_and(arguments, "ENTRY")
     _check_free(out, "proof", lambda existing: is_proof(read_bounded(existing, 64)))
     where = place(path, announce=True)
@@ -67,6 +67,10 @@ def prove(arguments: Sequence[str], out: Path) -> None:
             else ScannedLog(source.entries(), source.checkpoint(), lambda index, _: index == logged.index)
         )  # fmt: skip
         proof, size = make_entry_proof(log, logged.index), source.size
+    if out.exists() and read_bounded(out, MAX_PROOF_BYTES) != proof.encode():
+        message = f"{out} holds another proof: it is not replaced, for the head in it may be kept nowhere else."
+        another = output.command_line("audit", "prove", where, str(logged.index), "-o", f"{out}-{logged.index}-{size}")
+        raise UsageError("output-exists", message, next=another)
     write_whole(out, proof.encode())
     output.line(f"wrote {out}: entry {logged.index} ({logged.id}) of {size}")
     _say_how(out, where)

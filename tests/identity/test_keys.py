@@ -132,7 +132,10 @@ def test_many_keys_cost_one_derivation(tmp_path: Path, derivations: list[int]) -
 
 @pytest.mark.parametrize("phrase", [None, "", "wrong", PHRASE + " ", PHRASE.upper()])
 def test_a_wrong_passphrase_is_refused(sealed: Path, phrase: str | None) -> None:
-    assert _code(lambda: Keystore.open(sealed, phrase)) == "keystore-passphrase"
+    with pytest.raises(CredentialError) as refused:
+        Keystore.open(sealed, phrase)
+    assert refused.value.code == "keystore-passphrase"
+    assert refused.value.message.startswith(f"{sealed}: "), "a person has more than one keystore"
 
 
 def test_a_passphrase_for_a_plain_keystore_is_refused(tmp_path: Path) -> None:

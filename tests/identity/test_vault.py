@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -247,5 +248,7 @@ def test_hostile_bytes(tmp_path_factory: pytest.TempPathFactory, data: st.DataOb
     position = data.draw(st.integers(0, len(good) - 1))
     hostile = data.draw(st.binary(max_size=60) | st.just(good[:position]))
     path.write_bytes(hostile)
-    assert _code(lambda: Keystore.open(path, None)) == "keystore-malformed"
+    with pytest.raises(CredentialError, match=re.escape(f"{path}: ")) as refused:
+        Keystore.open(path, None)
+    assert refused.value.code == "keystore-malformed"
     assert _code(lambda: Keystore.open(path, PHRASE)) in {"keystore-malformed", "keystore-passphrase"}

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``fedledger audit``: verify, export and prove, as a person and as a program use them."""
 
+import shlex
 import shutil
 from pathlib import Path
 
@@ -192,6 +193,18 @@ def test_nothing_of_another_kind_is_replaced(run: Run, tmp_path: Path, terminal:
         terminal("audit", *arguments, "-o", tmp_path, code=2)
         terminal("audit", *arguments, "-o", tmp_path / "no" / "such" / "folder", code=2)
     assert precious.read_text() == "years of work"
+
+
+def test_a_proof_does_not_replace_another(run: Run, tmp_path: Path, terminal: Terminal) -> None:
+    terminal("audit", "prove", run.folder, "0", "-o", tmp_path / "proof")
+    kept = (tmp_path / "proof").read_bytes()
+    terminal("audit", "prove", run.folder, "1", "-o", tmp_path / "proof", code=2)
+    assert "output-exists" in terminal.err
+    assert (tmp_path / "proof").read_bytes() == kept
+    (command,) = [line for line in terminal.err.splitlines() if "next: " in line]
+    terminal(*shlex.split(command.partition("fedledger ")[2]))
+    (another,) = tmp_path.glob("proof-*")
+    assert verify_entry_proof(another.read_bytes(), read_key(run.folder / KEY_FILE))[0].id == run.world.entries[1].id
 
 
 def test_wrong_places_are_usage_errors(run: Run, tmp_path: Path, terminal: Terminal) -> None:
