@@ -66,7 +66,15 @@ to 8.6 for a batch of 50, 115 to 99 for one of 500, with the interpreter's lock 
 to 3.4 for a batch of 11); the stack's derivative through torch's own kernels in the place of autograd (the same bits; a step of ten
 sites 197 us to 123, of 25 844 to 620, some 3 % of a round; left, as code of our own in the place of a library); in rounds by
 turns, a model evaluated before it is stored and not meanwhile (12.2 ms to 12.0, 28.0 to 27.8), stored by the same thread (11.1
-to 11.2, 26.8 to 26.7), and verified updates put into the store after the sum and not beside it (264 to 267 with 1,000 sites).""",
+to 11.2, 26.8 to 26.7), verified updates put into the store after the sum and not beside it (264 to 267 with 1,000 sites), and model
+and packs waited for together, first all bytes and then all names (12.5 to 12.5, 37.7 to 37.7 and 32.9 to 32.9; with bytes and names
+at once 31.7 to 29.7, but then a name may outlive a power cut that its bytes do not). The modules that make, read, judge and store entries
+compiled to machine code by mypyc (12.7, 11.5 and 15.0 ms to 17.5, 14.2 and 18.4 with 10 sites, 33.0 and 34.9 to 32.9 and 30.3 with 50,
+323 and 276 to 298 and 305 with 1,000: their time is in the libraries that they call, and in code that runs once a round and is cold
+each time). By turns within one run: the leading process on one core and the workers on the other (13.0 to 13.9, 32.9 to 41.8);
+everything on one core (12.9 to 13.9, 27.9 to 36.0: so ten sites gain nothing from a second one, whatever is moved there);
+leading process and workers before all others (SCHED_FIFO: 13.6 to 14.0 and 15.3 to 14.7, 31.7 to 28.7 and 36.0 to 32.9; it
+takes root, and keeps everybody else waiting).""",
     "Flower's round to ours": """\
 What a round of ours takes is in the comparison with the plain loop. Flower's engine looks for answers every 0.1 s: with ten small
 sites its rounds take one look or two (107, 207 and 109 ms in the turns of one run), and the ratio to one and the same round of ours
