@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The cluster: few warm worker processes on Ray that train, verify, sum and finish. It
-and ``coordinator.workers``, the pool that it starts, are the only modules that import ray.
+and ``coordinator.workers``, the pool that it starts, are the only modules of the product that import ray.
 
 This process stays free of torch and of the task: it moves references to models and sums, never their values.
 """

@@ -46,6 +46,14 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(given)
 
 
+def is_full(chosen: argparse.Namespace) -> bool:
+    """Whether a run measures all that the page tells: the peer is there, and nothing else was left out."""
+    usual = arguments([])
+    return chosen.flower is not None and all(
+        getattr(chosen, name) == getattr(usual, name) for name in ("quick", "only", "work", "contestants")
+    )
+
+
 def flower_python(folder: Path | None) -> Path | None:
     """The interpreter of Flower's environment. A link is not followed: the environment is where the link lies."""
     return None if folder is None else folder.absolute() / "bin" / "python"
@@ -118,7 +126,7 @@ def _tell(row: Row) -> None:
 
 def _write(results: Results, chosen: argparse.Namespace, took: int) -> None:
     """Results and page: of a full run beside this file, of another where a folder is named."""
-    full = not chosen.quick and chosen.only == ",".join(PARTS)
+    full = is_full(chosen)
     folder = chosen.results or (HERE / "results" if full else None)
     output.note(f"took {took} s" + (f"; written to {output.relative(folder)}" if folder else ""))
     if folder is None:

@@ -19,8 +19,8 @@ SAME = 4
 QUIET = 0.3
 """Cores that others may keep busy before a verdict says that it is doubtful."""
 STEADY = 1.15
-"""How much longer the plain loop may take in one turn than in another before a verdict says that it is doubtful: a core that
-is shared with other machines is slower for a while, and nothing on this one says so."""
+"""How much longer the plain loop, or Fedledger, may take in one turn than in another before a verdict says that it is doubtful: a
+core that is shared with other machines is slower for a while, and nothing on this one says so."""
 SHORT = 0.5
 """Seconds of warm rounds below which CPU times are too coarse to be told."""
 
@@ -99,17 +99,26 @@ class Comparison:
         runs = [run for one in self.measured.values() for run in one.runs]
         return len({(round(run.accuracy, SAME), round(run.loss, SAME)) for run in runs}) == 1
 
-    def ratio(self, contestant: str, to: str) -> float | None:
-        """A contestant's median round to another's; None where one of them did not run."""
+    def pair(self, contestant: str, to: str) -> tuple[Measured, Measured] | None:
+        """Two contestants' runs in the turns that both took, which are the first ones; None where one of them did not run.
+
+        A machine is faster in one minute than in the next: what was measured in other turns would decide the ratio.
+        """
         if contestant not in self.measured or to not in self.measured:
             return None
-        return self.measured[contestant].round / self.measured[to].round
+        one, other = self.measured[contestant], self.measured[to]
+        both = min(len(one.runs), len(other.runs))
+        return replace(one, runs=one.runs[:both]), replace(other, runs=other.runs[:both])
+
+    def ratio(self, contestant: str, to: str) -> float | None:
+        """A contestant's median round to another's, in the turns that both took; None where one of them did not run."""
+        pair = self.pair(contestant, to)
+        return pair[0].round / pair[1].round if pair is not None else None
 
     def memory_ratio(self, contestant: str, to: str) -> float | None:
-        """A contestant's peak memory to another's; None where one of them did not run."""
-        if contestant not in self.measured or to not in self.measured:
-            return None
-        return self.measured[contestant].memory / self.measured[to].memory
+        """A contestant's peak memory to another's, as `ratio`."""
+        pair = self.pair(contestant, to)
+        return pair[0].memory / pair[1].memory if pair is not None else None
 
 
 def turns(workload: Workload, contestants: Sequence[str]) -> list[list[str]]:
@@ -145,16 +154,17 @@ def compare(
 
 def rows(comparison: Comparison) -> list[Row]:
     """The goals of a workload, judged; without those whose contestant did not run."""
-    found, (workload, measured) = [], (comparison.workload, comparison.measured)
-    goals, ours = workload.goals, measured.get(FEDLEDGER)
-    if ours is None or goals is None:
+    found, workload, goals = list[Row](), comparison.workload, comparison.workload.goals
+    if FEDLEDGER not in comparison.measured or goals is None:
         return []
-    if (plain := measured.get(PLAIN)) is not None:
+    if (pair := comparison.pair(FEDLEDGER, PLAIN)) is not None:
+        ours, plain = pair
         found.append(row(f"{workload.name}: round, to the plain loop's", seconds(ours.round), seconds(plain.round),
                          ours.round / plain.round, goals.plain, "at-most", _by_turns(ours, plain)))  # fmt: skip
-    if (flower := measured.get(FLOWER)) is not None:
+    if (pair := comparison.pair(FEDLEDGER, FLOWER)) is not None:
+        ours, flower = pair
         found.append(row(f"{workload.name}: Flower's round to ours", seconds(ours.round), seconds(flower.round),
-                         flower.round / ours.round, goals.flower, "at-least"))  # fmt: skip
+                         flower.round / ours.round, goals.flower, "at-least", _by_turns(flower, ours)))  # fmt: skip
         if goals.memory is not None:
             found.append(row(f"{workload.name}: peak memory, to Flower's", size(ours.memory), size(flower.memory),
                              ours.memory / flower.memory, goals.memory, "at-most"))  # fmt: skip
@@ -162,9 +172,10 @@ def rows(comparison: Comparison) -> list[Row]:
             found.append(row(f"{workload.name}: launch to the end of round 1, to Flower's", seconds(ours.launch),
                              seconds(flower.launch), ours.launch / flower.launch, goals.launch_to_flower, "at-most"))  # fmt: skip
     if goals.launch is not None:
-        found.append(row(f"{workload.name}: launch to the end of round 1, to the goal", seconds(ours.launch),
-                         f"{goals.launch:g} s", ours.launch / goals.launch, 1.0, "at-most"))  # fmt: skip
-    doubt = "; ".join(_doubts(measured))
+        launch = comparison.measured[FEDLEDGER].launch
+        found.append(row(f"{workload.name}: launch to the end of round 1, to the goal", seconds(launch),
+                         f"{goals.launch:g} s", launch / goals.launch, 1.0, "at-most"))  # fmt: skip
+    doubt = "; ".join(_doubts(comparison.measured))
     return [
         replace(judged, note="; ".join(filter(None, (judged.note, doubt and f"doubtful: {doubt}")))) for judged in found
     ]
@@ -180,9 +191,10 @@ def _doubts(measured: Mapping[str, Measured]) -> Iterator[str]:
     """Why verdicts on these may say more of the machine than of them."""
     if (busy := max(one.others for one in measured.values())) > QUIET:
         yield f"others kept up to {busy:.1f} cores busy"
-    if (plain := measured.get(PLAIN)) is not None and plain.turns[1] > STEADY * plain.turns[0]:
-        low, high = map(seconds, plain.turns)
-        yield f"the machine was not steady, the plain loop's round took {low} to {high} in its turns"
+    for name in (PLAIN, FEDLEDGER):
+        if name in measured and measured[name].turns[1] > STEADY * measured[name].turns[0]:
+            low, high = map(seconds, measured[name].turns)
+            yield f"not steady: a round of {name} took {low} to {high} in its turns"
 
 
 def slower_than_wanted(comparisons: Iterable[Comparison]) -> list[Workload]:

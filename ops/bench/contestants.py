@@ -174,7 +174,7 @@ def read_run(
 def read_phases(lines: Sequence[Mapping[str, Any]], warm_up: int) -> Mapping[str, tuple[float, ...]]:
     """The seconds of each phase in each warm round, from the events of a run without faults.
 
-    An event that a round lacks gives its time to the phase before it.
+    An event that a round lacks gives its time to the phase that follows.
     """
     phases: dict[str, list[float]] = {phase: [] for phase in PHASES}
     for number in sorted({line["round"] for line in lines if line["kind"] == "record"})[warm_up:]:

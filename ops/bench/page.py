@@ -37,7 +37,7 @@ The data, the split, the model, the initial weights, the batches and their order
 epoch with all sites in every round; each contestant evaluates every round's model once, on the same held-out rows (synthetic
 ones for W3 and W4). So the last model's accuracy and loss must agree, and the run fails where they do not. Training uses
 one thread a process everywhere. A round's time is that between the ends of two rounds; the first ones, in which everything
-warms up, are left out; "to plain" is the ratio of the medians. "Launch to round 1" counts from the start of the
+warms up, are left out; a ratio is that of the medians in the turns that both took. "Launch to round 1" counts from the start of the
 process. Memory is the largest sum of the PSS of all of a contestant's processes up to the end of the last round.
 The plain loop is what one would write: one process, one thread, `torch.optim.SGD`; the full run shows beside it one
 that is tuned for small models (`torch.autograd.grad` and an addition, the same bits), which is not judged.

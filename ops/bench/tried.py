@@ -77,8 +77,9 @@ leading process and workers before all others (SCHED_FIFO: 13.6 to 14.0 and 15.3
 takes root, and keeps everybody else waiting).""",
     "Flower's round to ours": """\
 What a round of ours takes is in the comparison with the plain loop. Flower's engine looks for answers every 0.1 s: with ten small
-sites its rounds take one look or two (107, 207 and 109 ms in the turns of one run), and the ratio to one and the same round of ours
-is 5 or 10. Elsewhere it works through its rounds, and the ratio is that of the two programs on the processor at hand.""",
+sites its rounds take one look or two (107, 207 and 109 ms in the turns of one run), with fifty two to four (211, 313 and 417 ms), and the
+ratio to one and the same round of ours is 5 or 10. With large models and with a thousand sites it works through its rounds, and
+the ratio is that of the two programs on the processor at hand.""",
     "fedledger trace": """\
 Of 0.41 s, 0.2 are the start of the program, which every query has; some 60 ms verify the signatures of the thousand updates that
 are told, by all cores; the rest reads, names and prints them. Kept was: fields told as they are, in the place of deep copies

@@ -73,7 +73,7 @@ WORKLOADS = (
     ),
     Workload(
         "W3", "10 million parameters, 10 sites, perceptron 2048-2048-2048-786, one step on a batch of 4, every update kept",
-        "tasks.py:TenMillion", 10, (2048, 2048, 2048, 786), 4, 0.01, Goals(1.3, 2.5, memory=0.6), rounds=10, quick_rounds=3, more=1,
+        "tasks.py:TenMillion", 10, (2048, 2048, 2048, 786), 4, 0.01, Goals(1.3, 2.5, memory=0.6), rounds=12, quick_rounds=3, warm_up=4, more=1,
     ),
     Workload(
         "W4", "1,000 sites, perceptron 10-16-2 (210 parameters), one step on a batch of 32", "tasks.py:Thousand",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from chaincode import contract, log, state
 from chaincode.entries import open_entry
 from chaincode.ledgers import DEFAULT_SKEW, Door, Receipt
+from chaincode.proofs import Found
 from identity.errors import EvidenceError, Rejected
 
 
@@ -28,6 +29,10 @@ class MemoryLedger:
 
     def entries(self, start: int = 0) -> Iterator[bytes]:
         yield from self._log[max(start, 0) :]
+
+    def entry(self, which: str) -> Found:
+        """The entry of an id."""
+        return Found(self._log[self._receipts[which].index])
 
     def root(self) -> bytes:
         return log.root([log.leaf_hash(envelope) for envelope in self._log])

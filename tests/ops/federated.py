@@ -17,8 +17,10 @@ from coordinator.rounds import Driver
 from coordinator.steps import Clock, Event
 from identity.did import public_key_from_did
 from identity.errors import Rejected
+from ops.attesting import recompute_round
 from ops.federation_file import FederationFile, load
 from ops.founding import Founder, Keys, build_agreement, make_keys, propose
+from ops.run_folder import RunFolder
 from ops.sites import SimulatedSites, SiteAgent
 from participant.agent import Agent
 from participant.outbox import Outbox
@@ -113,14 +115,12 @@ class Federated:
     def sites(self, recompute: Callable[[str, int], tuple[str, str]] | None = None) -> SimulatedSites:
         agents: Mapping[str, SiteAgent] = {self.member(site): agent for site, agent in self.agents.items()}
         return SimulatedSites(
-            agents, self.ledger, self.cluster, recompute=recompute or self._recorded,
+            agents, self.ledger, self.cluster, recompute=recompute or self._recomputed,
             clock=self.now, outbox=self.outbox,
         )  # fmt: skip
 
-    def _recorded(self, agreement: str, round_: int) -> tuple[str, str]:
-        """What an honest recomputation gives, without the work."""
-        result = demand(self.ledger, Result, state.result_key(agreement, round_))
-        return result.sum, result.model
+    def _recomputed(self, _: str, round_: int) -> tuple[str, str]:
+        return recompute_round(self.ledger, RunFolder(self.folder), self.proposal, round_)  # type: ignore[arg-type]
 
     def driver(self, sites: SimulatedSites | None = None, **changes: Any) -> Driver:
         def wait_until(second: int) -> None:

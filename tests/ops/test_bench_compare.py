@@ -119,16 +119,37 @@ def test_goals_are_judged() -> None:
     }
     assert all(r.note == "" for r in compare.rows(three()))
     assert all("1.5 cores" in r.note for r in compare.rows(three(others=1.5)))
-    steady, (first,) = three(), three().measured[PLAIN].runs
-    turns = tuple(replace(first, ends=(1.0, 1.0 + 1.1 * n)) for n in (1, 1.1))
-    slower = replace(turns[1], ends=(1.0, 2.4))
-    for runs, doubted in ((turns, False), ((turns[0], slower), True)):
-        measured = {**steady.measured, PLAIN: Measured(PLAIN, runs), FEDLEDGER: Measured(FEDLEDGER, runs[::-1])}
-        found_ = compare.rows(Comparison(steady.workload, measured))
-        assert all(("took 1.1 s to 1.4 s in its turns" in r.note) == doubted for r in found_)
-        assert [r.what for r in found_ if r.note.startswith("ratio 0.")] == ["W1: round, to the plain loop's"]
     unjudged = three()
     assert compare.rows(Comparison(replace(unjudged.workload, goals=None), unjudged.measured)) == []
+
+
+def in_turns(contestant: str, *rounds: float) -> Measured:
+    return Measured(contestant, tuple(run_of(contestant, (1.0, 1.0 + seconds_)) for seconds_ in rounds))
+
+
+@pytest.mark.parametrize("contestant", [PLAIN, FEDLEDGER])
+def test_a_verdict_is_doubtful_where_a_contestant_was_unsteady(contestant: str) -> None:
+    both = {PLAIN: in_turns(PLAIN, 1.1, 1.2), FEDLEDGER: in_turns(FEDLEDGER, 1.2, 1.1)}
+    (steady, launch) = compare.rows(Comparison(workload("W1"), both))
+    assert (steady.note, launch.note) == ("ratio 0.92 to 1.09 in 2 turns", "")
+    measured = {**both, contestant: in_turns(contestant, 1.1, 1.4)}
+    found = compare.rows(Comparison(workload("W1"), measured))
+    assert all(f"a round of {contestant} took 1.1 s to 1.4 s in its turns" in r.note for r in found)
+
+
+def test_a_ratio_is_of_the_turns_that_both_took() -> None:
+    """Who runs longer than the others, on a machine that gets faster, is not faster for that."""
+    measured = {
+        PLAIN: in_turns(PLAIN, 1.0, 1.0, 1.0),
+        FLOWER: in_turns(FLOWER, 20.0),
+        FEDLEDGER: in_turns(FEDLEDGER, 4.0, 2.0, 2.0),
+    }
+    comparison = Comparison(workload("W1"), measured)
+    assert (comparison.ratio(FLOWER, FEDLEDGER), comparison.ratio(FEDLEDGER, PLAIN)) == (5.0, 2.0)
+    found = {r.what: (r.ours, r.ratio) for r in compare.rows(comparison)}
+    assert found["W1: Flower's round to ours"] == ("4 s", 5.0)
+    assert found["W1: round, to the plain loop's"] == ("2 s", 2.0)
+    assert comparison.ratio(FLOWER, "nobody") is None
 
 
 def test_who_runs_in_which_turn() -> None:

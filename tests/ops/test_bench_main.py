@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ops.bench import compare, contestants, limits
-from ops.bench.__main__ import arguments, run_compare
+from ops.bench.__main__ import arguments, is_full, run_compare
 from ops.bench.contestants import PLAIN, ContestantError, carry_out
 from ops.bench.prepare import prepare
 from tests.ops.test_bench_compare import workload
@@ -37,3 +37,10 @@ def test_a_run_that_leaves_too_much_is_removed(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(contestants, "ROOM", 100)
     carry_out(PLAIN, tmp_path, None, 1)
     assert not list(tmp_path.glob("plain*"))
+
+
+def test_only_a_full_run_writes_the_page() -> None:
+    everything = ["--flower", "somewhere"]
+    assert is_full(arguments(everything))
+    for less in ([], ["--quick"], ["--only", "compare"], ["--work", "W1"], ["--contestants", PLAIN]):
+        assert not is_full(arguments([*less, *(everything if less else [])])), less
