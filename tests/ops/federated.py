@@ -64,12 +64,16 @@ class Federated:
         self.agreement = build_agreement(self.file, self.keys, info, self.now())
         self.digest = propose(self.ledger, self.coordinator, self.agreement, self.now)
         self.proposal: Entry = self.entries("propose")[-1]
-        self.blobs = BlobStore(folder / "blobs", fsync=False)
-        self.outbox = Outbox(folder / "outbox")
         self.events: list[Event] = []
-        self.agents: dict[str, SiteAgent] = {site: self.agent(site) for site in self.keys.sites}
+        self.restart()
         for agent in self.agents.values():
             self.accept(agent.sign())
+
+    def restart(self) -> None:
+        """Know what a new process would: keys, ledger and files."""
+        self.blobs = BlobStore(self.folder / "blobs", fsync=False)
+        self.outbox = Outbox(self.folder / "outbox")
+        self.agents: dict[str, SiteAgent] = {site: self.agent(site) for site in self.keys.sites}
 
     def _file(self, sites: int, least: int, more: str) -> FederationFile:
         path = self.folder / "federation.toml"
@@ -145,3 +149,17 @@ def with_fault(agent: SiteAgent, fault: type[Any], round_: int) -> SiteAgent:
     """A site with a fault around it."""
     made: SiteAgent = fault(agent, round_)
     return made
+
+
+class Killed(BaseException):
+    """The coordinator's process is gone."""
+
+
+def dying(kind: str, round_: int) -> Callable[[Event], None]:
+    """Watches a driver, and kills it at the first such event."""
+
+    def watch(event: Event) -> None:
+        if (event.kind, event.round) == (kind, round_):
+            raise Killed
+
+    return watch

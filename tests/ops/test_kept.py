@@ -8,7 +8,7 @@ from identity.envelope import Unsigned
 from ops.simulate import Honest
 from participant.agent import RoundView
 from participant.ports import TrainFailure, TrainResult
-from tests.ops.federated import Federated, Make
+from tests.ops.federated import Federated, Killed, Make, dying
 
 
 class Poisoning(Honest):
@@ -31,14 +31,21 @@ class Poisoning(Honest):
 
 
 @pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("killed", [False, True])
 def test_other_bytes_in_the_store_are_replaced_by_what_the_site_delivers(
-    make: Make, monkeypatch: pytest.MonkeyPatch, packed: bool
+    make: Make, monkeypatch: pytest.MonkeyPatch, packed: bool, killed: bool
 ) -> None:
+    """Also by a coordinator that comes back, which looks into the store before it asks the sites."""
     federated = make()
     monkeypatch.setattr(Poisoning, "federated", federated, raising=False)
     monkeypatch.setattr(Poisoning, "packed", packed)
     federated.agents["site-02"] = Poisoning(federated.agents["site-02"], 0)
+    if killed:
+        with pytest.raises(Killed):
+            federated.driver(watch=dying("seal", 1)).drive()
+        federated.restart()
     first, _ = federated.drive()
+    assert first.body["attempt"] == 1
     assert not first.body["omitted"]
     assert federated.member("site-02") in first.body["included"]
     for commit in federated.entries("commit"):

@@ -252,28 +252,6 @@ def test_an_opening_that_is_refused_behind_a_record_is_decided_anew(make: Make) 
     assert len(federated.entries("record")[1].body["included"]) == 2
 
 
-class Killed(BaseException):
-    """The coordinator's process is gone."""
-
-
-@pytest.mark.parametrize("moment", ["open", "site-committed", "seal", "delivered", "before-record"])
-def test_a_coordinator_that_comes_back_late_reaches_the_same_model(make: Make, moment: str) -> None:
-    expected = make().drive()[-1].subjects["model"]
-    federated = make()
-
-    def die(event: Event) -> None:
-        if (event.kind, event.round) == (moment, 2):
-            raise Killed
-
-    with pytest.raises(Killed):
-        federated.driver(watch=die).drive()
-    federated.moved += 3600  # every deadline has passed while nobody was there
-    records = federated.drive()
-    assert records[-1].subjects["model"] == expected
-    assert [r.body["round"] for r in records] == [1, 2]
-    assert all(not r.body["omitted"] for r in records)
-
-
 def test_attestations_that_the_agreement_asks_for(make: Make) -> None:
     federated = make(more="[agreement.attestations]\nnext_open = 2\n")
     federated.drive()
