@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-@dataclass(frozen=True)  # no slots: it goes to another process
+@dataclass(frozen=True)  # no slots: its fields are taken by ``vars``, where it is sent
 class Place:
     """Where a blob's bytes are: ``size`` bytes from ``offset`` of a file, or all of a file where ``size`` is -1."""
 

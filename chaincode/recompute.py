@@ -16,11 +16,10 @@ import numpy as np
 from chaincode.aggregation import RULES, own_state, state_digest, step_model
 from chaincode.agreement import agreement_digest, tensor_specs
 from chaincode.chunks import chunk_hashes, root_of
-from chaincode.evidence import UNIT
+from chaincode.evidence import UNIT, shard_cuts
 from chaincode.model_vector import check_schema, fill, raw_bytes, to_model
 from chaincode.models import model_digest
 from chaincode.optimisers import initial_state, parse_optimiser
-from chaincode.shards import shard_cuts
 from chaincode.threads import in_threads
 from chaincode.vector import vector_length
 from identity.errors import EvidenceError

@@ -16,11 +16,9 @@ import numpy as np
 from chaincode.accumulator import Accumulator
 from chaincode.aggregation import check_overflow, check_together, receiver
 from chaincode.chunks import chunk_hashes
-from chaincode.evidence import UNIT, ShardEvidence, ShardReader, check_shard, shard_cuts
+from chaincode.evidence import UNIT, ShardEvidence, ShardReader, check_shard
 from chaincode.vector import largest, runs, slice_buffer, slices, vector_length
 from identity.errors import EvidenceError
-
-__all__ = ["Tentative", "shard_cuts", "sum_shard"]
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

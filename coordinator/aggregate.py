@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from chaincode.agreement import agreement_digest
 from chaincode.evidence import UNIT, judge, shard_cuts
-from coordinator.pool import DIED, Call, Pool, Reference, balanced, place, run_all
+from coordinator.pool import DIED, Call, Pool, Reference, balanced, call_name, run_all
 from coordinator.ports import Delivery, FinishOrder, Outcome, PartialSum
 from identity.errors import EvidenceError, Unavailable
 from identity.wording import counted
@@ -98,7 +98,7 @@ class Aggregation:
         elif deliveries[0].commitment.elements >= UNIT * pool.workers and _in_files(deliveries):
             return self._sum_shards(deliveries)
         parts = balanced(deliveries, sizes, pool.workers)
-        calls = [Call(place("sum", part[0].commitment), "sum", (part,), 2, slot) for slot, part in enumerate(parts)]
+        calls = [Call(call_name("sum", part[0].commitment), "sum", (part,), 2, slot) for slot, part in enumerate(parts)]
         verdicts = {member: code for found in run_all(pool, calls, self._tries) for member, code in found.items()}
         held = [(part, call.kept[0]) for part, call in zip(parts, calls, strict=True)]
         return HeldSum(verdicts, [(p, kept) for p, kept in held if any(not verdicts[d.commitment.member] for d in p)])
@@ -145,7 +145,7 @@ class Aggregation:
         return outcome
 
     def _sum_and_finish(self, deliveries: Sequence[Delivery], order: FinishOrder) -> HeldSum:
-        call = Call(place("aggregate", deliveries[0].commitment), "aggregate", (deliveries, order), light=True)
+        call = Call(call_name("aggregate", deliveries[0].commitment), "aggregate", (deliveries, order), light=True)
         verdicts, outcome = run_all(self._pool(), [call], self._tries)[0]
         if outcome is None:  # nothing has been kept of it
             return self.sum(deliveries)
@@ -157,7 +157,7 @@ class Aggregation:
         others are made anew."""
         pool = self._pool()
         cuts = list(pairwise(shard_cuts(deliveries[0].commitment.elements, pool.workers)))
-        name = place("sum shard", deliveries[0].commitment)
+        name = call_name("sum shard", deliveries[0].commitment)
         calls = [Call(name, "sum_shard", (deliveries, cut), slot=slot) for slot, cut in enumerate(cuts)]
         found = zip(*run_all(pool, calls, self._tries), strict=True)
         judged = {

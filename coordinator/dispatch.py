@@ -11,12 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 from coordinator.aggregate import Aggregation, HeldSum, ModelAtHand
 from coordinator.jobs import Baselines, TaskInfo
-from coordinator.pool import DIED, LATE, Call, Pool, Reference, balanced, place, run_all
+from coordinator.pool import DIED, LATE, Call, Pool, Reference, balanced, call_name, run_all
 from coordinator.ports import Delivery, FinishOrder, Outcome, PartialSum
 from identity.errors import Error
-from participant.ports import TrainFailure, TrainOrder, TrainResult
-
-Answer = TrainResult | TrainFailure
+from participant.ports import Answer, TrainFailure, TrainOrder, TrainResult
 
 AT_A_TIME = 256
 """So many orders at most in a call: while the first sites commit, the next ones train."""
@@ -141,7 +139,7 @@ class Dispatch:
 
 
 def _training(orders: Sequence[TrainOrder], base: Reference, slot: int, tries: int = 1) -> Call:
-    name = place("train", orders[0].header)
+    name = call_name("train", orders[0].header)
     return Call(name, "train", (base, orders), slot=slot, tries=tries, light=base is None)
 
 

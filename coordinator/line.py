@@ -28,6 +28,8 @@ LONGEST_ANSWER: Final = 1 << 22
 STALL_SECONDS: Final = 10
 """Nobody waits longer for a worker that does not read, or for the end of an answer that has begun: it has been stopped, or says a
 byte now and then, which would hold a round beyond its deadline."""
+LOOK_SECONDS: Final = 0.001
+"""For what is there already to be taken in."""
 _LENGTH: Final = 4
 """Bytes before each message that say how long it is, as ``Connection`` writes them."""
 
@@ -76,10 +78,10 @@ class Line:
         return len(self._came) >= _LENGTH and self._missing() == 0
 
     def arrives(self, seconds: float) -> bool:
-        """Whether all of the answer comes within so many seconds. If not, ``answer`` still reads it, or says that the worker
-        is gone."""
+        """Whether all of the answer comes within so many seconds; what has come already is taken in also where they are none. If not,
+        ``answer`` still reads it, or says that the worker is gone."""
         with suppress(EOFError, OSError):
-            self._receive(time.monotonic() + seconds)
+            self._receive(time.monotonic() + max(seconds, LOOK_SECONDS))
         return self.complete
 
     def answer(self) -> Any:

@@ -97,6 +97,6 @@ def run_all(pool: Pool, calls: Sequence[Call], tries: int, seconds: float = math
     return [results[id(call)] for call in calls]
 
 
-def place(what: str, of: Any) -> str:
+def call_name(what: str, of: Any) -> str:
     """A call's name, as Ray shows it: what it does for which federation, agreement and round."""
     return f"{what} {of.federation[:12]}/{of.agreement[:12]} round {of.round} attempt {of.attempt}"

@@ -9,7 +9,7 @@ from chaincode.evidence import Commitment
 from chaincode.place import Place
 
 
-@dataclass(frozen=True)  # no slots: it goes to another process
+@dataclass(frozen=True, slots=True)
 class Delivery:
     """Bytes that a site delivered after the seal: the ledger's commitment, and where what is checked against it lies."""
 

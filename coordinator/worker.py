@@ -35,12 +35,11 @@ from coordinator.jobs import ClusterSettings, TaskInfo
 from coordinator.ports import Delivery, FinishOrder, Outcome
 from coordinator.summing import Cut, Hashes, Summing, Sums
 from identity.errors import EvidenceError
-from participant.ports import TrainFailure, TrainOrder, TrainResult
+from participant.ports import Answer, TrainOrder
 from participant.tasks import load_task
 from participant.train import LocalTrainer
 from participant.values import Arrays, to_arrays, to_tensors
 
-Answer = TrainResult | TrainFailure
 Floats = NDArray[np.float32]
 
 _UNNAMED = re.compile(r"\.[0-9a-f]{16}\.unnamed")

@@ -110,9 +110,9 @@ def locate(text: str) -> Path:
     return shipped if not path.exists() and path.name == text and _is_file(shipped) else path
 
 
-def load(path: Path | str, *, check_task: bool = True) -> FederationFile:
-    """Read a federation file. ``check_task`` asks that a task of one's own lies where the file says; not for a copy
-    that is kept in a run folder.
+def load(path: Path | str) -> FederationFile:
+    """Read a federation file. Whether a task of one's own lies where it says is for ``locate_task``: beside the copy that a
+    run folder keeps there is none.
 
     Raises:
         UsageError: and nothing else, for any bytes: ``file-*`` with the line, the allowed values and an example.
@@ -129,17 +129,13 @@ def load(path: Path | str, *, check_task: bool = True) -> FederationFile:
     top = _read(document, (), values, TOP, tables=("agreement", "simulate"))
     terms = _read(document, ("agreement",), inner["agreement"], AGREEMENT, tables=("attestations",))
     simulate = _read(document, ("simulate",), inner["simulate"], SIMULATE)
-    file = FederationFile(
+    return FederationFile(
         **top,
         agreement=_terms(document, top, terms, attestations),
         faults=_faults(document, top["sites"], top["rounds"], simulate),
         path=document.path,
         digest=hashlib.sha256(document.data).hexdigest(),
     )
-    if check_task and file.task_file is not None and not _is_file(file.task_file):
-        document.refuse("file-value", ("task",), f"task: there is no file {file.task_file}",
-                        allowed=TOP["task"].allowed, example=TOP["task"].example)  # fmt: skip
-    return file
 
 
 def compare(old: FederationFile, new: FederationFile) -> list[str]:

@@ -133,7 +133,7 @@ class Run:
         if not kept.exists():
             self._copy_file()
             return
-        proposed, changes = self._proposed(ledger), compare(load(kept, check_task=False), self._file)
+        proposed, changes = self._proposed(ledger), compare(load(kept), self._file)
         if changes and proposed:
             raise UsageError(
                 "run-file-changed",

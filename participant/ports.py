@@ -12,7 +12,7 @@ from typing import Protocol
 from chaincode.header import Header
 
 
-@dataclass(frozen=True)  # no slots: it goes to another process
+@dataclass(frozen=True, slots=True)
 class TrainOrder:
     """Train at ``site`` from the base model that ``header`` names and write the blob to ``outbox``/<digest>.
 
@@ -26,7 +26,7 @@ class TrainOrder:
     outbox: str
 
 
-@dataclass(frozen=True)  # no slots: it goes to another process
+@dataclass(frozen=True)  # no slots: its fields are taken by ``vars``, where it is sent
 class TrainResult:
     """An encoded update that lies in the site's outbox. ``metrics`` are decimal strings, ``size`` bytes."""
 
@@ -46,6 +46,10 @@ class TrainFailure:
     member: str
     code: str
     message: str
+
+
+Answer = TrainResult | TrainFailure
+"""What an order is answered with."""
 
 
 class Trainer(Protocol):

@@ -23,7 +23,7 @@ from identity.errors import Error, UsageError
 from identity.wording import counted
 from participant.failures import TRAINING_FAILED, describe_failure
 from participant.outbox import Outbox
-from participant.ports import TrainFailure, TrainOrder, TrainResult
+from participant.ports import Answer, TrainFailure, TrainOrder, TrainResult
 from participant.process import prepare_process
 from participant.seeding import derive_seed, seed_all
 from participant.stack import Stack
@@ -31,7 +31,6 @@ from participant.task import Data, Task, tensor_specs
 from participant.values import Arrays, decimals, to_tensors
 
 Floats = NDArray[np.float32]
-Answer = TrainResult | TrainFailure
 Made = tuple[Answer, bytes | bytearray]
 """An answer, and the bytes of a small update that its outbox is still to get."""
 
@@ -131,7 +130,7 @@ class LocalTrainer:
             if not len(data[1]):
                 return _no_data(order), b""
             metrics = self._train(base, data, _training_seed(order))
-            new = self._trained(base)
+            new = self._trained()
         except (Exception, SystemExit) as error:
             return _failure(order, TRAINING_FAILED, describe_failure(error)), b""
         return self._encoded(order, new, base, len(data[1]), metrics)
@@ -235,7 +234,7 @@ class LocalTrainer:
         for name, tensor in self._model.state_dict().items():
             np.copyto(tensor.numpy(), arrays[name], casting="no")
 
-    def _trained(self, base: Arrays) -> Arrays:
+    def _trained(self) -> Arrays:
         """The trained model's tensors that an update is made of, where they lie."""
         new = {n: t.numpy() for n, t in self._model.state_dict().items()}
         for spec in self.specs:

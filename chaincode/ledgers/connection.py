@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from chaincode.files import sync
 from chaincode.ledgers.tables import (
     APPLICATION_ID,
     MAX_VALUE_BYTES,
@@ -194,7 +195,7 @@ def create_file(target: Path, facts: Mapping[str, str], note: str) -> None:
         with errors_of(unfinished):
             _fill_new(unfinished, facts, note)
         _give_name(unfinished, target)
-        _sync_folder(target.parent)
+        sync(target.parent)
     except FileExistsError as error:
         raise UsageError("ledger-exists", f"{target} exists; a ledger is never overwritten.") from error
     except OSError as error:
@@ -226,11 +227,3 @@ def _fill_new(path: Path, facts: Mapping[str, str], note: str) -> None:
         raw.execute("COMMIT")
     finally:
         raw.close()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -194,7 +194,7 @@ def _show_next(names: Names, overview: Overview) -> None:
 def _show_resume(run: RunFolder) -> None:
     """The command with which an interrupted run goes on: with the file that it keeps, where that has its task beside it."""
     with suppress(UsageError):
-        file = federation_file.load(run.federation_file, check_task=False)
+        file = federation_file.load(run.federation_file)
         whole = file.task_file is None or file.task_file.is_file()
         output.line("nobody is at work; it goes on with:")
         output.next_command("run", run.federation_file if whole else "FILE", "--dir", run.path)

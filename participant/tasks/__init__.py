@@ -60,11 +60,15 @@ def locate_task(reference: str, folder: Path | str) -> TaskLocation:
     name, _, attribute = reference.rpartition(":")
     if not name.endswith(".py") or not attribute.isidentifier():
         raise UsageError("task-unknown", f"There is no task {reference[:200]!r}. {_HELP}")
-    path = (Path(folder) / name).resolve()
+    try:
+        path = (Path(folder) / name).resolve()
+        missing = not path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        path, missing = Path(folder) / name, True
     if path.stem in _TAKEN:
         message = f"A task's file cannot be called {path.name}: workers would load it in the place of Fedledger's own {path.stem}."
         raise UsageError("task-unknown", f"{message} Example: my_{path.name}")
-    if not path.is_file():
+    if missing:
         raise UsageError("task-missing", f"There is no file {path} for the task {reference[:200]!r}. {_HELP}")
     check_source(path, attribute, _HELP)
     return TaskLocation(reference, f"fedledger_task_{path.stem}", str(path), attribute)

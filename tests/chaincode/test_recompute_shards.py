@@ -9,11 +9,11 @@ import pytest
 
 from chaincode.aggregation import state_digest, step_model
 from chaincode.agreement import tensor_specs
+from chaincode.evidence import UNIT, shard_cuts
 from chaincode.model_vector import to_model, to_vector
 from chaincode.models import Tensor, model_digest
 from chaincode.optimisers import initial_state, parse_optimiser
 from chaincode.recompute import finish
-from chaincode.shards import UNIT, shard_cuts
 from chaincode.vector import vector_length
 from identity.errors import EvidenceError
 from tests.chaincode.whole_models import mean_model, sum_digest

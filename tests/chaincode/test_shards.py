@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from chaincode.aggregation import weighted_sum
 from chaincode.agreement import TensorSpec
 from chaincode.chunks import CHUNK, chunk_hashes, root_of
-from chaincode.evidence import Commitment, ShardEvidence, judge, verify_update
+from chaincode.evidence import UNIT, Commitment, ShardEvidence, judge, shard_cuts, verify_update
 from chaincode.header import format_header
-from chaincode.shards import UNIT, Tentative, shard_cuts, sum_shard
+from chaincode.shards import Tentative, sum_shard
 from chaincode.update import DTYPES, check_range, vector_length
 from identity.errors import EvidenceError
 from tests.chaincode.test_update_oracle import commit, header, site_blob, spec

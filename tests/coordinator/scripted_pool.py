@@ -7,6 +7,7 @@ from typing import Any
 
 from chaincode.evidence import Commitment
 from chaincode.header import Header
+from chaincode.place import Place
 from coordinator.dispatch import Dispatch
 from coordinator.pool import Call
 from coordinator.ports import Delivery
@@ -29,7 +30,7 @@ def delivery(site: str, weight: int = 10, size: int = 100) -> Delivery:
     commitment = Commitment(
         "f" * 64, "a" * 64, 3, 2, "b" * 64, f"did:key:{site}", "d" * 64, size, weight, "int32", 4
     )  # fmt: skip
-    return Delivery(commitment, f"/nowhere/{site}")
+    return Delivery(commitment, Place(f"/nowhere/{site}"))
 
 
 class Scripted:

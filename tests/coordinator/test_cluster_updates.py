@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 
 from chaincode.chunks import chunk_root
-from chaincode.evidence import judge
+from chaincode.evidence import judge, shard_cuts
 from chaincode.header import format_header
 from chaincode.models import digest_file, model_digest
 from chaincode.place import Place
-from chaincode.shards import shard_cuts
 from coordinator.ports import Delivery, FinishOrder, Outcome
 from identity.errors import EvidenceError
 from participant.train import LocalTrainer

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """An agent acts on what the ledger says and on nothing else; each check is shown refusing."""
 
+from dataclasses import replace
+
 import pytest
 
 from chaincode.author import Author
@@ -78,6 +80,14 @@ def test_a_coordinator_whose_credential_expired_is_not_followed(make: Make) -> N
     federated = make()
     view = opened(federated)
     assert refusal(agent(federated), view, federated.now() + 91 * 86_400) == "member-not-valid"
+
+
+def test_an_older_credential_of_a_coordinator_that_was_admitted_anew_is_not_followed(make: Make) -> None:
+    federated = make()
+    view, made = opened(federated), agent(federated)
+    assert made._coordinator is not None
+    made._coordinator = replace(made._coordinator, not_after=federated.now() - 1)
+    assert refusal(made, view, federated.now()) == "credential-expired"
 
 
 def test_an_agreement_that_was_not_adopted_is_not_followed(make: Make) -> None:

@@ -87,6 +87,15 @@ def test_a_class_that_is_no_task_is_missed_before_anything_is_written(terminal: 
     assert sorted(Path().iterdir()) == before
 
 
+def test_a_task_file_that_is_not_there_is_missed_at_its_line(terminal: Terminal) -> None:
+    Path("small.toml").write_text(SMALL.format(task="mine.py:Task", rounds=1))
+    terminal("run", "small.toml", code=2)
+    missing = Path("mine.py").absolute()
+    assert terminal.err.startswith(f'error: small.toml:3: task = "mine.py:Task": There is no file {missing} ')
+    assert "[task-missing]\nnext: " in terminal.err
+    assert not Path("runs").exists()
+
+
 def test_a_run_that_cannot_go_on_is_begun_anew_with_the_same_options(
     terminal: Terminal, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

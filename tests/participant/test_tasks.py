@@ -76,6 +76,8 @@ def test_a_task_in_a_folder_below(tmp_path: Path) -> None:
         ("participant.py:Mine", "task-unknown"),
         ("absent.py:Mine", "task-missing"),
         (".py:Mine", "task-missing"),
+        ("a\0b.py:Mine", "task-missing"),
+        (f"{'a' * 5000}.py:Mine", "task-missing"),
     ],
 )
 def test_bad_references_say_what_is_allowed(reference: str, code: str, tmp_path: Path) -> None:
