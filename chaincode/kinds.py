@@ -70,7 +70,7 @@ _POLICY: dict[str, Check] = {
     "quorum": integer(0, 100),
     "skew": integer(1, 3600),
 }
-_METRICS = mapping(decimal_text, most=16)
+METRICS = mapping(decimal_text, most=16)
 _SIGNATURE = pattern(r"[A-Za-z0-9+/]{85}[AQgw]==", "an Ed25519 signature in base64")
 
 # Where an entry belongs. ``found`` has a nonce instead: its own id becomes the federation's.
@@ -95,7 +95,7 @@ _ALL = (
         "attestations": distinct_dids(),
     }),
     _kind("commit", *_A, "update", optional=("environment",), fields={
-        **_ROUND, "size": integer(1, 2**40), "examples": integer(0, 2**53 - 1), "metrics": nullable(_METRICS),
+        **_ROUND, "size": integer(1, 2**40), "examples": integer(0, 2**53 - 1), "metrics": nullable(METRICS),
     }),
     _kind("decline", *_A, fields={**_ROUND, "reason": one_of(*DECLINES)}),
     _kind("seal", *_A, large=True, fields={
@@ -103,7 +103,7 @@ _ALL = (
     }),
     _kind("claim", *_A, "update", fields={**_ROUND, "receipt": nullable(obj(did=did, signature=_SIGNATURE))}),
     _kind("record", *_A, "sum", "model", optional=("optimiser-state", "evaluation-set"), large=True, fields={
-        **_ROUND, "included": distinct_dids(), "omitted": _named(OMISSIONS), "examples": integer(0, 2**53 - 1), "metrics": _METRICS,
+        **_ROUND, "included": distinct_dids(), "omitted": _named(OMISSIONS), "examples": integer(0, 2**53 - 1), "metrics": METRICS,
     }),
     _kind("abort", *_A, fields={**_ROUND, "reason": one_of(*ABORTS)}),
     _kind("release", *_A, "model", "model-card", fields={"round": _ROUND["round"], "attestations": distinct_dids()}),

@@ -12,7 +12,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Listener, wait
 from pathlib import Path
@@ -40,7 +40,7 @@ class Line:
     def __init__(self, path: str) -> None:
         """Raises OSError where nobody listens."""
         self._socket = socket.socket(socket.AF_UNIX)
-        self._asked: tuple[int, str, Sequence[Any]] = 0, "", ()
+        self._asked = 0  # the last call's number
         self._came = bytearray()  # of the answer, so far
         try:
             self._bound(socket.SO_SNDTIMEO, time.monotonic() + STALL_SECONDS)
@@ -56,11 +56,11 @@ class Line:
     def ask(self, method: str, *arguments: Any) -> None:
         """Send a call; the answer to the one before has been read. Raises OSError where the worker is gone or stopped, or
         the call is too long."""
-        number = self._asked[0] + 1
+        number = self._asked + 1
         data = write_call(number, method, arguments)
         if len(data) > LONGEST:
             raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
-        self._asked = number, method, arguments
+        self._asked = number
         until = time.monotonic() + STALL_SECONDS
         rest = memoryview(len(data).to_bytes(_LENGTH, "big") + data)
         while rest:
@@ -89,7 +89,7 @@ class Line:
         said all of it in STALL_SECONDS."""
         self._receive(time.monotonic() + STALL_SECONDS)
         data, self._came = bytes(self._came[_LENGTH:]), bytearray()
-        return read_answer(data, *self._asked)
+        return read_answer(data, self._asked)
 
     def _receive(self, until: float) -> None:
         """Receive the rest of the answer, before a time on the monotonic clock. Raises EOFError, OSError."""

@@ -14,12 +14,10 @@ from typing import Any, Final
 from chaincode.evidence import Commitment
 from chaincode.header import Header
 from chaincode.place import Place
+from coordinator.answers import UNREADABLE
 from coordinator.ports import Delivery, FinishOrder, Outcome
-from identity.errors import CredentialError, Error, EvidenceError, Rejected, Unavailable, UsageError
+from identity.errors import Error, EvidenceError, Unavailable, UsageError
 from participant.ports import TrainFailure, TrainOrder, TrainResult
-
-UNREADABLE: Final = "worker-answer"
-"""The code of an answer that is none: its worker is not asked again."""
 
 _ORDERS: Final = "orders"
 _DELIVERIES: Final = "deliveries"
@@ -27,9 +25,7 @@ _FINISH: Final = "finish"
 _TRAINED: Final = "trained"
 _AGGREGATED: Final = "aggregated"
 _ERROR: Final = "error"
-_FAMILIES: Final = {
-    family.__name__: family for family in (Error, Rejected, EvidenceError, CredentialError, Unavailable, UsageError)
-}
+_FAMILIES: Final = {family.__name__: family for family in (EvidenceError, Unavailable, UsageError)}
 
 
 def pack(argument: Any) -> Any:
@@ -96,30 +92,16 @@ def write_answer(number: int, answer: Any) -> bytes:
     return json.dumps((number, row), separators=(",", ":")).encode()
 
 
-def read_answer(data: bytes, number: int, method: str, arguments: Sequence[Any]) -> Any:
-    """What ``write_answer`` was given, if it answers this call. Anything else is an ``Error`` too (``worker-answer``): the
-    task's code, which runs in a worker, may be at fault."""
+def read_answer(data: bytes, number: int) -> Any:
+    """What ``write_answer`` was given, if it answers the call of this number, for ``coordinator.answers`` to hold against that. Anything
+    else is an ``Error`` (``worker-answer``): the task's code, which runs in a worker, may be at fault."""
     try:
         match json.loads(data):
             case [int(found), row] if found == number:
-                answer = _answer(row)
-                if isinstance(answer, Error) or _fits(answer, method, arguments):
-                    return answer
+                return _answer(row)
     except (ValueError, RecursionError):
         return Error(UNREADABLE, "What a worker answered cannot be read.")
-    return Error(UNREADABLE, f"What a worker answered is no answer to the call to {method}.")
-
-
-def _fits(answer: Any, method: str, arguments: Sequence[Any]) -> bool:
-    """Whether these are results of the first orders, at least one, or verdicts on the deliveries and on nothing else."""
-    match method, answer:
-        case "train", list(results) if results:
-            ordered = [(order.site, order.header.member) for order in arguments[1][: len(results)]]
-            return [(result.site, result.member) for result in results] == ordered
-        case "aggregate", (dict(verdicts), outcome):
-            members = {delivery.commitment.member for delivery in arguments[0]}
-            return verdicts.keys() == members and not (outcome and any(verdicts.values()))
-    return False
+    return Error(UNREADABLE, "What a worker answered is no answer to its call.")
 
 
 def _answer(row: Any) -> Any:

@@ -13,10 +13,11 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 
+from coordinator.answers import UNREADABLE, held
 from coordinator.jobs import ClusterSettings
 from coordinator.line import Line
 from coordinator.pool import DIED, LATE, Call, Reference
-from coordinator.wire import UNREADABLE, pack, unpack
+from coordinator.wire import pack, unpack
 from identity.errors import Error, Unavailable, UsageError
 
 TURN_SECONDS = 0.01
@@ -189,7 +190,7 @@ class Workers:
 
     def _finished(self, slot: _Slot, call: Call) -> tuple[Call, Any]:
         """A call and its result; a worker that is lost or late is replaced."""
-        result = _value(slot.answer) if slot.line is None else _heard(slot, slot.line)
+        result = held(call, _value(slot.answer) if slot.line is None else _heard(slot, slot.line))
         slot.call, slot.answer, slot.until = None, None, math.inf
         if isinstance(result, Error) and result.code in (DIED, LATE, UNREADABLE):
             self._replace(slot, result)

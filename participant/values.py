@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chaincode import schema
+from chaincode.kinds import METRICS
 from chaincode.models import Tensor
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -18,7 +19,8 @@ Arrays = Mapping[str, NDArray[Any]]
 def decimals(metrics: Mapping[str, float]) -> dict[str, str]:
     """Metrics as the ledger writes them: the shortest decimals that read back as the same float.
 
-    What is not finite has no such form and is left out. Raises EvidenceError(entry-schema) for a bad name.
+    What is not finite has no such form and is left out. Raises EvidenceError(entry-schema) for a bad name, and for more names than
+    an entry may have.
     """
     written = {}
     for name, value in metrics.items():
@@ -26,6 +28,7 @@ def decimals(metrics: Mapping[str, float]) -> dict[str, str]:
         if math.isfinite(number := float(value)):
             mantissa, _, exponent = repr(number).partition("e")
             written[name] = f"{mantissa}e{int(exponent)}" if exponent else mantissa
+    METRICS(written, "metrics")
     return written
 
 
