@@ -117,13 +117,15 @@ class Dispatch:
             for number, batch in enumerate([first, *batches] if first else batches)
         )
 
-    def sum(self, deliveries: Sequence[Delivery], order: FinishOrder | None = None) -> HeldSum:
+    def sum(
+        self, deliveries: Sequence[Delivery], order: FinishOrder | None = None, *, seconds: float = math.inf
+    ) -> HeldSum:
         """See ``Aggregation.sum``."""
-        return self._aggregation.sum(deliveries, order)
+        return self._aggregation.sum(deliveries, order, seconds=seconds)
 
-    def finish(self, order: FinishOrder, sums: Sequence[PartialSum]) -> Outcome:
+    def finish(self, order: FinishOrder, sums: Sequence[PartialSum], *, seconds: float = math.inf) -> Outcome:
         """See ``Aggregation.finish``."""
-        return self._aggregation.finish(order, sums)
+        return self._aggregation.finish(order, sums, seconds=seconds)
 
     def baselines(self, rounds: int, *, seconds: float = math.inf) -> Baselines:
         """What each site alone, and one model on the data of all, reach with the training of ``rounds`` rounds; each

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the round driver asks of the cluster that aggregates, and of the sites."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -59,21 +60,38 @@ class Outcome:
     metrics: Mapping[str, str]
     evaluation: str
 
+    @property
+    def subjects(self) -> dict[str, str]:
+        """The digests that there are, under the names that a record gives them."""
+        named = {
+            "sum": self.sum,
+            "model": self.model,
+            "optimiser-state": self.optimiser,
+            "evaluation-set": self.evaluation,
+        }
+        return {name: digest for name, digest in named.items() if digest}
+
 
 class Aggregator(Protocol):
     """Verifies and sums committed updates; the only code of a round that touches their values."""
 
-    def sum(self, deliveries: Sequence[Delivery], order: "FinishOrder | None" = None) -> PartialSum:
+    def sum(
+        self, deliveries: Sequence[Delivery], order: "FinishOrder | None" = None, *, seconds: float = math.inf
+    ) -> PartialSum:
         """Check each delivery against its commitment and sum those that pass. Verified bytes that lie in packs are in
         the run's blob store when this returns; those in files of their own are the caller's to move there.
 
         ``order`` is what ``finish`` will be asked for if all of them pass, where that is known: a small round may be
-        finished at once.
+        finished at once. No part of it takes more than ``seconds``. Raises EvidenceError, Unavailable
+        (``aggregation-timeout``); with an order as ``finish``.
         """
         ...
 
-    def finish(self, order: FinishOrder, sums: Sequence[PartialSum]) -> Outcome:
-        """Add the partial sums, apply the server optimiser, store and evaluate the new model."""
+    def finish(self, order: FinishOrder, sums: Sequence[PartialSum], *, seconds: float = math.inf) -> Outcome:
+        """Add the partial sums, apply the server optimiser, store and evaluate the new model, each in ``seconds`` at most.
+
+        Raises EvidenceError, UsageError (``task-evaluation``), Unavailable (``aggregation-timeout``).
+        """
         ...
 
 

@@ -20,7 +20,6 @@ from typing import Any
 
 from chaincode.author import Author
 from chaincode.blobs import BlobStore
-from chaincode.evidence import Commitment
 from chaincode.ledgers import Ledger
 from chaincode.rules.common import absence
 from chaincode.state import Seat
@@ -51,6 +50,8 @@ from participant.agent import RoundView, read_round
 STALE = frozenset({"at-precedes-head", "not-in-standing", "reason-unfounded", "seal-too-early"})
 """Refusals that say that the ledger has moved on since it was read."""
 TRIES = 3
+PATIENCE = 600
+"""Seconds that are waited for a worker to sum and evaluate at least; longer where the agreement gives a record more time."""
 
 
 def next_step(view: RoundView, gathered: Gathered, now: int, since: int) -> Step:
@@ -126,11 +127,13 @@ class Driver:
 
     def __init__(
         self, *, author: Author, agreement: Mapping[str, Any], digest: str, ledger: Ledger, sites: Sites,
-        aggregator: Aggregator, blobs: BlobStore, clock: Clock, watch: Callable[[Event], None],
+        aggregator: Aggregator, blobs: BlobStore, stored: Callable[[str], str], clock: Clock, watch: Callable[[Event], None],
     ) -> None:  # fmt: skip
+        """``stored`` gives the digest of the model that is stored under a digest, "" where there is none."""
         self._federation, self._agreement, self._digest, self._ledger = author.federation, agreement, digest, ledger
         self._sites, self._aggregator, self._blobs, self._clock, self._watch = sites, aggregator, blobs, clock, watch
-        self._submitter = Submitter(author, digest, ledger, watch)
+        self._stored, self._submitter = stored, Submitter(author, digest, ledger, watch)
+        self._patience = max(PATIENCE, agreement["phases"]["record_seconds"])
         self._gathered, self._since = Gathered(), clock.now()
 
     def drive(self) -> RoundView:
@@ -216,7 +219,8 @@ class Driver:
         gathered = self._gathered
         gathered.retried = bool(gathered.collected)
         gathered.collected |= frozenset(step.members)
-        commitments = {m: self._commitment(view, m) for m in step.members}
+        encoding = self._agreement["model"]["encoding"]
+        commitments = {m: view.commitment(m, self._federation, encoding) for m in step.members}
         # Where the store has other bytes than were committed, that is not the site's doing: the site is asked.
         trusted = {m: c for m, c in commitments.items() if gathered.verdicts.get(m) not in UNKNOWN_BYTES}
         # Who asked for the updates of this attempt knows what has been kept of it: nothing, until there is a sum.
@@ -227,7 +231,8 @@ class Driver:
         if not deliveries:
             return
         everybody = not gathered.sums and len(places) == len(step.members)
-        partial = self._aggregator.sum(deliveries, self._order(view, places) if everybody else None)
+        order = self._order(view, places) if everybody else None
+        partial = self._aggregator.sum(deliveries, order, seconds=self._patience)
         gathered.sums.append(partial)
         news = {m: verdict for m, verdict in partial.verdicts.items() if gathered.verdicts.get(m) != verdict}
         gathered.verdicts.update(partial.verdicts)
@@ -238,17 +243,6 @@ class Driver:
         for member, verdict in sorted(news.items()):
             self._tell("delivered", view, member=member, verdict=verdict)
 
-    def _commitment(self, view: RoundView, member: str) -> Commitment:
-        """What the ledger says that a member committed to; the bytes are checked against this and nothing else."""
-        seat, head = view.seats[member], view.head
-        if seat is None:
-            raise EvidenceError("state-missing", f"The ledger has no seat of {member} in round {head.round}.")
-        return Commitment(
-            federation=self._federation, agreement=self._digest, round=head.round, attempt=head.attempt,
-            base=head.base, member=member, digest=seat.update, size=seat.size, weight=seat.examples,
-            encoding=self._agreement["model"]["encoding"], elements=view.terms.elements,
-        )  # fmt: skip
-
     def _order(self, view: RoundView, included: Iterable[str]) -> FinishOrder:
         """What makes the model of the present round from the updates of these members."""
         head = view.head
@@ -257,19 +251,23 @@ class Driver:
 
     def _record(self, step: Record, view: RoundView) -> None:
         order, sums = self._order(view, step.included), self._gathered.sums
-        outcome = (len(sums) == 1 and sums[0].outcome) or self._aggregator.finish(order, sums)
-        subjects = {"sum": outcome.sum, "model": outcome.model}
-        if outcome.optimiser:
-            subjects["optimiser-state"] = outcome.optimiser
-        if outcome.evaluation:
-            subjects["evaluation-set"] = outcome.evaluation
+        outcome = (len(sums) == 1 and sums[0].outcome) or self._aggregator.finish(order, sums, seconds=self._patience)
+        self._check_stored(view, outcome.model)
         body = {"included": list(step.included), "omitted": _named(step.omitted), "examples": order.weight,
                 "metrics": dict(outcome.metrics)}  # fmt: skip
-        record = Draft("record", view.head.round, view.head.attempt, self._at(view), body, subjects)
+        record = Draft("record", view.head.round, view.head.attempt, self._at(view), body, outcome.subjects)
         self._submitter.submit(record, *self._following(view, record.at, outcome))
         for path in self._gathered.adopted:
             forget(path)
         self._settle()
+
+    def _check_stored(self, view: RoundView, model: str) -> None:
+        """Refuse to record a model that nobody could go on from, whatever the worker says that made it."""
+        if (found := self._stored(model)) != model:
+            message = (
+                f"Round {view.head.round}: a worker says that it stored the model {model}; there is {found or 'none'}."
+            )
+            raise EvidenceError("model-missing", message)
 
     def _following(self, view: RoundView, at: int, outcome: Outcome) -> list[Draft]:
         """The next round's opening, where it waits for nothing but the record of this one, and there is more than one attempt

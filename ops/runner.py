@@ -75,6 +75,7 @@ class Run:
         self._file, self._folder, self._options, self._narrator = file, folder, options, narrator
         self._watch = watch or narrator
         self._outbox = Outbox(folder.outbox.absolute())
+        self._models: dict[str, str] = {}  # the digests of stored models, by their names
 
     def carry_out(self) -> Finished:
         """Found, train, release; or go on with what an earlier call began.
@@ -211,18 +212,11 @@ class Run:
     def _agents(self, ledger: RunLedger, keys: Keys, federation: Federation, proposal: Entry) -> dict[str, Agent]:
         """One agent per site, each with the agreement that it has checked; those that have not signed sign now."""
         token = self._coordinator_token(ledger, keys)
-        at_hand: dict[str, str] = {}
-
-        def base_model(digest: str) -> str:
-            if digest not in at_hand:
-                at_hand[digest] = digest_file(self._folder.models / f"{digest}.safetensors", threads=CORES)
-            return at_hand[digest]
-
         agents = {}
         for site, identity in keys.sites.items():
             agent = Agent(
                 site=site, author=Author(federation.id, identity.did, identity), secret=keys.secrets[site],
-                outbox=self._outbox, ledger=ledger, clock=utc, base_model=base_model,
+                outbox=self._outbox, ledger=ledger, clock=utc, base_model=self._stored_model,
             )  # fmt: skip
             agent.adopt(proposal, token)
             agents[identity.did] = agent
@@ -234,6 +228,13 @@ class Run:
         self._tell("signed")
         self._narrator.say(f"  verified and signed by {counted(len(agents), 'site')}")
         return agents
+
+    def _stored_model(self, digest: str) -> str:
+        """The digest of the model that is stored under a digest, "" where there is none. Read once: nobody rewrites a model."""
+        path = self._folder.models / f"{digest}.safetensors"
+        if digest not in self._models and path.is_file():
+            self._models[digest] = digest_file(path, threads=CORES)
+        return self._models.get(digest, "")
 
     def _coordinator_token(self, ledger: RunLedger, keys: Keys) -> str:
         member = demand(ledger, Member, member_key(keys.coordinator.did))
@@ -252,7 +253,7 @@ class Run:
         self._narrator.title("3. The rounds")
         Driver(
             author=coordinator, agreement=agreement, digest=proposal.agreement, ledger=ledger, sites=sites,
-            aggregator=cluster, blobs=BlobStore(self._folder.blobs, warn=self._warn), clock=Clock(utc, wait_until),
+            aggregator=cluster, blobs=BlobStore(self._folder.blobs, warn=self._warn), stored=self._stored_model, clock=Clock(utc, wait_until),
             watch=self._watch,
         ).drive()  # fmt: skip
         released = release(ledger, self._folder, coordinator, agreement, sites=sites, clock=utc)

@@ -14,6 +14,7 @@ from chaincode import state
 from chaincode.agreement import agreement_digest, tensor_specs
 from chaincode.author import Author, Clock, demand, read_tables
 from chaincode.entries import Entry
+from chaincode.evidence import Commitment
 from chaincode.header import Header
 from chaincode.ledgers import Ledger
 from chaincode.place import Place
@@ -21,7 +22,7 @@ from chaincode.rules.common import absence, standing
 from chaincode.state import Federation, Head, Member, Party, Result, Seat, Terms
 from identity import credentials
 from identity.envelope import Unsigned
-from identity.errors import CredentialError, Rejected
+from identity.errors import CredentialError, EvidenceError, Rejected
 from participant.outbox import Outbox
 from participant.ports import TrainFailure, TrainOrder, TrainResult
 
@@ -37,6 +38,20 @@ class RoundView:
     seats: Mapping[str, Seat | None]
     parties: Mapping[str, Party | None]
     members: Mapping[str, Member | None]
+
+    def commitment(self, member: str, federation: str, encoding: str) -> Commitment:
+        """What the ledger says that a member committed to; the bytes are checked against this and nothing else.
+
+        Raises EvidenceError(state-missing): it has no seat.
+        """
+        seat, head = self.seats[member], self.head
+        if seat is None:
+            raise EvidenceError("state-missing", f"The ledger has no seat of {member} in round {head.round}.")
+        return Commitment(
+            federation=federation, agreement=self.agreement, round=head.round, attempt=head.attempt, base=head.base,
+            member=member, digest=seat.update, size=seat.size, weight=seat.examples, encoding=encoding,
+            elements=self.terms.elements,
+        )  # fmt: skip
 
 
 def read_round(ledger: Ledger, agreement: str, names: list[str], *, acting: bool = False) -> RoundView:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.pool import DIED, Call
+from coordinator.pool import DIED, LATE, Call
 from coordinator.ports import FinishOrder, Outcome
 from identity.errors import EvidenceError, Unavailable
 from tests.coordinator.scripted_pool import Scripted, delivery, dispatch, order
@@ -98,3 +98,24 @@ def test_finish_gives_up_and_passes_on_what_is_refused() -> None:
             of.finish(FinishOrder(AGREEMENT, 3, "b" * 64, "", 10), [of.sum([delivery("site-01")])])
         assert caught.value.code == error.code
         assert len(pool.calls) == calls
+
+
+@pytest.mark.parametrize("order", [None, FinishOrder(AGREEMENT, 3, "b" * 64, "", 10)], ids=["sum", "aggregate"])
+def test_a_worker_that_never_answers_is_not_waited_for(order: FinishOrder | None) -> None:
+    pool = Scripted(lambda _: Unavailable(LATE, "The worker did not answer in time."))
+    with pytest.raises(Unavailable, match="did not answer in 7 s") as late:
+        dispatch(pool).sum([delivery("site-01")], order, seconds=7)
+    assert late.value.code == "aggregation-timeout"
+    assert pool.limits == [7]
+
+
+def test_a_model_that_is_never_evaluated_is_not_waited_for() -> None:
+    def answer(call: Call) -> Any:
+        return ({"did:key:site-01": ""}, "kept") if call.method == "sum" else Unavailable(LATE, "late")
+
+    pool = Scripted(answer)
+    of = dispatch(pool)
+    with pytest.raises(Unavailable) as late:
+        of.finish(FinishOrder(AGREEMENT, 3, "b" * 64, "", 10), [of.sum([delivery("site-01")], seconds=5)], seconds=6)
+    assert late.value.code == "aggregation-timeout"
+    assert pool.limits == [5, 6]

@@ -94,7 +94,8 @@ class Federated:
         return int(time.time()) + self.moved
 
     def base_model(self, digest: str) -> str:
-        return digest_file(self.folder / "models" / f"{digest}.safetensors")
+        path = self.folder / "models" / f"{digest}.safetensors"
+        return digest_file(path) if path.is_file() else ""
 
     def token(self, who: str) -> str:
         """The credential of an organisation."""
@@ -132,7 +133,7 @@ class Federated:
 
         return Driver(**{
             "author": self.coordinator, "agreement": self.agreement, "digest": self.digest, "ledger": self.ledger,
-            "sites": sites or self.sites(), "aggregator": self.cluster, "blobs": self.blobs,
+            "sites": sites or self.sites(), "aggregator": self.cluster, "blobs": self.blobs, "stored": self.base_model,
             "clock": Clock(self.now, wait_until), "watch": self.events.append, **changes,
         })  # fmt: skip
 

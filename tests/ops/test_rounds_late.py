@@ -1,14 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rounds that do not go through at once: a coordinator that was away, a delivery that is right the second time."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
 from chaincode.place import Place
+from coordinator.dispatch import HeldSum
+from coordinator.ports import Delivery, FinishOrder
+from coordinator.rounds import PATIENCE
+from identity.errors import EvidenceError
 from ops.simulate import Honest, Tampering
 from participant.agent import RoundView
+from tests.fakes.local_cluster import LocalCluster
 from tests.ops.federated import Killed, Make, dying, with_fault
 
 
@@ -56,3 +63,38 @@ def test_the_outbox_is_empty_when_the_rounds_are_recorded(make: Make) -> None:
     federated.agents["site-02"] = with_fault(federated.agents["site-02"], Tampering, 1)
     federated.drive()
     assert list(Path(federated.outbox.folder).iterdir()) == []
+
+
+class Lying:
+    """An aggregator whose worker names a model that it has not stored; honest after that."""
+
+    def __init__(self, cluster: LocalCluster) -> None:
+        self._cluster, self.lies, self.patience = cluster, 1, set[float]()
+
+    def sum(self, deliveries: Sequence[Delivery], order: FinishOrder | None = None, *, seconds: float) -> HeldSum:
+        self.patience.add(seconds)
+        held = self._cluster.sum(deliveries, order, seconds=seconds)
+        if held.outcome is None or not self.lies:
+            return held
+        self.lies -= 1
+        return replace(held, outcome=replace(held.outcome, model="c" * 64))
+
+
+def test_a_model_that_is_not_there_is_not_recorded(make: Make) -> None:
+    federated = make()
+    aggregator = Lying(federated.cluster)
+    with pytest.raises(EvidenceError, match="there is none") as refused:
+        federated.driver(aggregator=aggregator).drive()
+    assert refused.value.code == "model-missing"
+    assert federated.entries("record") == []
+    federated.restart()
+    federated.driver(aggregator=aggregator).drive()
+    assert [(r.body["round"], r.body["attempt"]) for r in federated.entries("record")] == [(1, 1), (2, 1)]
+    assert aggregator.patience == {PATIENCE}, "no worker is waited for without end"
+
+
+def test_a_model_that_is_another_than_its_name_says_is_not_recorded(make: Make) -> None:
+    federated = make()
+    with pytest.raises(EvidenceError, match=f"there is {'e' * 64}"):
+        federated.driver(stored=lambda _: "e" * 64).drive()
+    assert federated.entries("record") == []
