@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from chaincode.chunks import ChunkHasher, is_digest
-from chaincode.files import mapped, refuse_file, replacing, sync
+from chaincode.files import mapped, ours_alone, refuse_file, replacing, sync
 from chaincode.packs import Packs, make_folder, remove_unfinished, write_packs
 from chaincode.place import Place
 from chaincode.threads import in_threads
@@ -111,7 +111,7 @@ class BlobStore:
 
         For files that their reader verifies (updates), and for artefacts whose digest is not over the file
         (models). Copied only where it lies on another file system. A process that still holds the file open for
-        writing can go on changing it.
+        writing can go on changing it. A file that another user could change, or that has a second name, is copied.
 
         Raises EvidenceError(file-not-regular); OSError where there is no such file.
         """
@@ -136,14 +136,17 @@ class BlobStore:
 
     def _move(self, source: Path, digest: str) -> Path:
         target = self._place(digest)
-        try:
-            os.rename(source, target)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            with mapped(source) as data, replacing(target, fsync=self._fsync) as file:
-                file.write(data)
-            source.unlink()
+        if ours_alone(source):
+            try:
+                os.rename(source, target)
+                return target
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+        # What has another name, or another owner, could be changed after it became evidence.
+        with mapped(source) as data, replacing(target, fsync=self._fsync) as file:
+            file.write(data)
+        source.unlink()
         return target
 
     @contextmanager

@@ -7,6 +7,7 @@ from typing import Self
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from coordinator.ports import UNKNOWN_BYTES
 from coordinator.steps import Event
 from identity.wording import counted
 from ops.output import clean, line, short, stderr, when
@@ -107,11 +108,10 @@ class Narrator:
 
     def _delivered(self, event: Event) -> str:
         verdict = event.facts["verdict"]
-        return (
-            f"{self._sites([event.facts['member']])} delivered other bytes than it committed to: refused [{verdict}]"
-            if verdict
-            else ""
-        )
+        if not verdict:
+            return ""
+        what = "other bytes than it committed to" if verdict in UNKNOWN_BYTES else "an update that cannot be taken"
+        return f"{self._sites([event.facts['member']])} delivered {what}: refused [{verdict}]"
 
     def _recorded(self, event: Event) -> str:
         facts = event.facts

@@ -119,6 +119,12 @@ def table(
     for name in (*drop, None):
         if sum(_least(columns[i], [row[i] for row in cells]) + _BETWEEN for i in kept) <= console.width:
             _draw(console, [columns[i] for i in kept], [[row[i] for i in kept] for row in cells], title)
+            if left := [name for i, name in enumerate(columns) if i not in kept]:
+                line(
+                    f"not shown for want of room: {', '.join(left)} (a wider terminal shows them, or --json)",
+                    "dim",
+                    to=console,
+                )
             return
         kept = [i for i in kept if columns[i] != name]
     if title:

@@ -98,9 +98,15 @@ class RunFolder:
         """Make the folder and those below it; secrets are for the owner alone.
 
         Raises:
-            UsageError: ``run-folder-link``: something of it is a link, and would be written, and emptied, elsewhere.
+            UsageError: ``run-folder-link``: something of it is a link, and would be written, and emptied, elsewhere;
+                ``run-folder-taken``: it holds something else than a run, which would be written over.
         """
+        begun = self.is_run() or self.lock_file.exists() or self.channel_file.exists()
+        if not begun and self.path.is_dir() and any(self.path.iterdir()):
+            message = f"{self.path} is neither a run nor empty; nothing in it is overwritten."
+            raise UsageError("run-folder-taken", message)
         self.path.mkdir(parents=True, exist_ok=True)
+        os.close(self._open_lock())  # first: whatever is interrupted after it is a run that was begun
         for folder in (self.credentials, self.blobs, self.models, self.release, self.outbox):
             self.own(folder)
         self.own(self.keys, 0o700)
@@ -111,6 +117,11 @@ class RunFolder:
         if folder.is_symlink():
             raise UsageError("run-folder-link", f"{folder} is a link; a run writes into its own folders only.")
         return folder
+
+    def keeps_another(self, file: Path | None) -> bool:
+        """Whether this folder has a file of the same name with other bytes: what the run began with was another one."""
+        kept = file and self.path / file.name
+        return bool(file and kept and kept.is_file() and kept.read_bytes() != file.read_bytes())
 
     def is_run(self) -> bool:
         """Whether a run began here."""
@@ -132,6 +143,9 @@ class RunFolder:
             return int(self.lock_file.read_bytes()[:20])
         return 0
 
+    def _open_lock(self) -> int:
+        return os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep every other process from carrying out this run meanwhile; the system ends the lock with the process.
@@ -139,7 +153,7 @@ class RunFolder:
         Raises:
             Unavailable: ``run-in-progress``.
         """
-        with open(os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600), "r+") as file:
+        with open(self._open_lock(), "r+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:

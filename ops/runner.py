@@ -7,6 +7,7 @@ Every step looks at the ledger first, so that a run that was interrupted anywher
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import NoReturn
 
 from chaincode.author import Author, demand, read_all
 from chaincode.blobs import BlobStore
@@ -115,12 +116,18 @@ class Run:
                 released = demand(ledger, Release, release_key(entry.agreement, entry.body["round"]))
                 record = self._last_record(ledger, entry.agreement)
                 if self._home.released(self._folder):
+                    if self._folder.keeps_another(self._file.task_file):
+                        self._refuse_task()
                     again = f"to run it anew, name another {self._home.elsewhere}"
                     self._narrator.say(f"  complete: its model was released; {again}")
                     return Finished(
                         self._folder, entry.federation, entry.agreement, released, record.body["metrics"], None
                     )
         return None
+
+    def _refuse_task(self) -> NoReturn:
+        raise UsageError("run-task-changed", f"The task {self._file.task} changed since its agreement was signed.",
+                         next="restore the task's file, or use another --dir")  # fmt: skip
 
     def _last_record(self, ledger: RunLedger | SqliteLedger, agreement: str) -> Entry:
         return next(open_entry(x.envelope) for x in ledger.find("record", agreement=agreement, round=self._file.rounds))
@@ -196,8 +203,7 @@ class Run:
         self._tell("proposed")
         agreement = proposal.body["terms"]
         if agreement["task"]["code"] != task.code:
-            raise UsageError("run-task-changed", f"The task {self._file.task} changed since its agreement was signed.",
-                             next="restore the task's file, or use another --dir")  # fmt: skip
+            self._refuse_task()
         self._narrator.title("2. The agreement")
         self._narrator.say(f"  {agreement['title']}: {proposal.agreement[:12]}, {counted(agreement['rounds'], 'round')}, "
                            f"at least {agreement['min_participants']} of {counted(len(agreement['parties']), 'site')}")  # fmt: skip

@@ -47,6 +47,7 @@ class Connection:
         self.path = path
         self.lock = threading.RLock()
         self._timeout = timeout
+        self._opened = _identity(path)
         self._mark: object = None  # what the file looked like when it was opened as immutable
 
     @classmethod
@@ -99,6 +100,15 @@ class Connection:
                 raise
             return None
         return rows if self._mark is None or self._mark == _look(self.path) else None
+
+    def check_there(self) -> None:
+        """Refuse a file that was taken from under its name since it was opened: what is written to it nobody finds again.
+
+        Raises Unavailable(ledger-gone).
+        """
+        if _identity(self.path) != self._opened:
+            message = f"{self.path} was removed or replaced while it was open; nothing more is written to it."
+            raise Unavailable("ledger-gone", message)
 
     def close(self) -> None:
         """Close the connection; a second call does nothing."""
@@ -175,6 +185,15 @@ def _look(path: Path) -> object:
     """Return what changes when a writer has been at the file; a writer in WAL mode creates `-wal` first."""
     seen = os.stat(path)
     return seen.st_ino, seen.st_size, seen.st_mtime_ns, _size(path, "-wal") in (None, 0)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file has this name; None where none has it."""
+    try:
+        seen = os.stat(path)
+    except OSError:
+        return None
+    return seen.st_dev, seen.st_ino
 
 
 def _size(path: Path, suffix: str) -> int | None:

@@ -82,6 +82,7 @@ class Store(ABC):
                 with errors_of(self._connection.path):
                     numbers = self._number(accepted)
                     end = self._store(accepted, writes, numbers)
+                self._connection.check_there()
                 self._recent.keep(writes)  # before the commit: after it, an interrupt would leave what was before
                 with errors_of(self._connection.path, committing=True):
                     raw.execute("COMMIT")

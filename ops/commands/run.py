@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from identity.errors import CredentialError, Rejected, UsageError
+from identity.errors import CredentialError, Rejected, Unavailable, UsageError
 from identity.keys import Keystore
 from identity.wording import counted
 from ops import output, settings, toml_document
@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 PASSPHRASE_LIMIT = 4096
 _UNLOCK = "--passphrase-file"
 
-_ENDS = {"attempts-exhausted", "agreement-not-valid", "member-not-valid", "not-in-standing", TRAINING_FAILED}
+_ENDS = {
+    "attempts-exhausted", "agreement-not-valid", "member-not-valid", "not-in-standing", "run-folder-taken", TRAINING_FAILED
+}  # fmt: skip
 """Refusals after which this run cannot go on, or not with a mended task: a new one, with a new agreement, can."""
 
 EventsOption = Annotated[
@@ -170,6 +172,9 @@ def _explaining(file: str, said: Mapping[str, object], place: RunFolder, channel
         elif refusal.code.startswith("task-"):
             # Nobody has signed anything yet: once it is mended, the same command goes on.
             refusal.next = refusal.next or _command(file, said)
+        raise
+    except Unavailable as error:  # nothing is lost
+        error.next = error.next or _command(file, said)
         raise
     except CredentialError as error:
         if error.code == "keystore-passphrase":

@@ -18,7 +18,8 @@ from chaincode.rules.common import standing
 from chaincode.state import Release, Result
 from coordinator.rounds import next_step
 from coordinator.steps import Abort, Collect, Finished, Gathered, Open, Record, Seal, Step, Stuck, Train, Wait
-from identity.errors import UsageError
+from identity.errors import CredentialError, Unavailable, UsageError
+from identity.keys import Keystore
 from identity.wording import counted
 from ops import federation_file, lineage, output, run_folder
 from ops.commands.agreement import choose
@@ -197,9 +198,17 @@ def _show_resume(run: RunFolder) -> None:
         file = federation_file.load(run.federation_file)
         whole = file.task_file is None or file.task_file.is_file()
         output.line("nobody is at work; it goes on with:")
-        output.next_command("run", run.federation_file if whole else "FILE", "--dir", run.path)
+        unlock = ("--passphrase-file", "FILE") if _is_encrypted(run) else ()
+        output.next_command("run", run.federation_file if whole else "FILE", "--dir", run.path, *unlock)
         if not whole:
             output.line(f"FILE is the federation file that it began with: its task, {file.task}, lies beside that one.")
+
+
+def _is_encrypted(run: RunFolder) -> bool:
+    """Whether the run's keys need a passphrase, as far as can be told."""
+    with suppress(CredentialError, Unavailable):
+        return Keystore.is_encrypted(run.keystore)
+    return False
 
 
 def _some(names: Names, members: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ import typer
 
 from chaincode import models
 from chaincode.entries import Entry
-from identity.errors import UsageError
+from identity.errors import EvidenceError, UsageError
 from identity.wording import counted
 from ops import lineage, mentions, output, run_folder, uses
 from ops.entry_text import metrics
@@ -88,7 +88,12 @@ def _saying_where(source: Source, asked: tuple[str, str]) -> Iterator[None]:
 
 
 def _model(source: Source, text: str) -> str:
-    return models.digest_file(text) if Path(text).is_file() else digest(source, text, "a model")
+    if not Path(text).is_file():
+        return digest(source, text, "a model")
+    try:
+        return models.digest_file(text)
+    except EvidenceError as error:
+        raise EvidenceError(error.code, f"{text} is no model that can be read. {error.message}") from error
 
 
 def _back(source: Source, names: Names, model: str, limit: int) -> Answer:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from chaincode import schema
 from identity.errors import EvidenceError, UsageError
 from participant.failures import SOURCE, describe_failure
-from participant.tasks.reading import METHODS, check_source, lacks
+from participant.tasks.reading import METHODS, check_source, command_of, lacks
 
 if TYPE_CHECKING:
     from participant.task import Task
@@ -99,7 +99,7 @@ def load_task(reference: str | TaskLocation, folder: Path | str = ".") -> "Task"
         raise
     except (Exception, SystemExit) as error:
         message = f"The task {where.reference} cannot be loaded: {describe_failure(error)}"
-        raise UsageError("task-not-loadable", message, next=f"python {where.path}" if where.path else None) from error
+        raise UsageError("task-not-loadable", message, next=command_of(where.path) if where.path else None) from error
     _check_names(where, task)
     return task
 

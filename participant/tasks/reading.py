@@ -2,6 +2,8 @@
 """What the source of a task's file tells, before anything begins and without running it. What only runs will tell, a worker tells."""
 
 import ast
+import shlex
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +20,11 @@ _PLAIN = ("object", "torch", "abc", "typing")
 """Bases that are no tasks, and packages that have none: whatever comes from elsewhere may be one."""
 
 
+def command_of(path: Path | str) -> str:
+    """The command that shows what is wrong with a task's file: the interpreter that has Fedledger, and the file."""
+    return shlex.join([sys.executable, str(path)])
+
+
 def check_source(path: Path, attribute: str, allowed: str) -> None:
     """Refuse what a worker could not use: no Python, or a class that is missing, no task, or lacks what every task defines.
 
@@ -30,7 +37,7 @@ def check_source(path: Path, attribute: str, allowed: str) -> None:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         where = f"{path}, line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else str(path)
         message = f"{where} cannot be loaded: {type(error).__name__}: {getattr(error, 'msg', error)}."
-        raise UsageError("task-not-loadable", message, next=f"python {path}") from error
+        raise UsageError("task-not-loadable", message, next=command_of(path)) from error
     if any(means in source for means in (b"import *", b"exec(")):
         return
     if attribute not in _names(tree):

@@ -33,6 +33,7 @@ def test_adopting_many_is_durable_when_it_returns(tmp_path: Path, monkeypatch: p
     moves: list[tuple[Path | str, str]] = []
     for i, blob in enumerate(blobs):
         (tmp_path / f"update-{i}").write_bytes(blob)
+        (tmp_path / f"update-{i}").chmod(0o600)
         moves.append((tmp_path / f"update-{i}", chunk_root(blob)))
     store = BlobStore(tmp_path / "blobs")
     monkeypatch.setattr(os, "fsync", fsync)
@@ -69,3 +70,29 @@ def test_advice_about_files_changes_nothing(tmp_path: Path) -> None:
             start_writing_back(there, *where)
             forget(there, *where)
     assert path.read_bytes() == BLOB
+
+
+def test_a_second_name_does_not_lead_to_evidence(tmp_path: Path) -> None:
+    delivered, other = tmp_path / "update", tmp_path / "other"
+    delivered.write_bytes(BLOB)
+    delivered.chmod(0o600)
+    os.link(delivered, other)
+    store = BlobStore(tmp_path / "blobs", fsync=False)
+    store.adopt(delivered, DIGEST)
+    other.write_bytes(b"changed")
+    with store.open(DIGEST) as data:
+        assert data == BLOB
+    assert not delivered.exists()
+
+
+def test_a_file_that_others_may_write_is_copied(tmp_path: Path) -> None:
+    delivered = tmp_path / "update"
+    delivered.write_bytes(BLOB)
+    delivered.chmod(0o660)
+    with delivered.open("r+b") as held:  # as another user could hold it
+        store = BlobStore(tmp_path / "blobs", fsync=False)
+        store.adopt(delivered, DIGEST)
+        held.write(b"changed")
+    with store.open(DIGEST) as data:
+        assert data == BLOB
+    assert store.path(DIGEST).stat().st_mode & 0o077 == 0

@@ -119,6 +119,7 @@ def test_a_name_that_is_no_digest_never_becomes_a_path(store: BlobStore, name: s
 def test_adopting_moves_the_file_and_believes_it(store: BlobStore, tmp_path: Path) -> None:
     delivered = tmp_path / "delivered"
     delivered.write_bytes(b"not those bytes")
+    delivered.chmod(0o600)
     inode = delivered.stat().st_ino
     assert store.adopt(delivered, DIGEST).stat().st_ino == inode
     assert not delivered.exists()

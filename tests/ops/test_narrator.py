@@ -35,6 +35,20 @@ def test_what_is_going_on(events: list[tuple[str, int, dict[str, Any]]], expecte
     assert shown(events) == expected
 
 
+@pytest.mark.parametrize(
+    ("verdict", "says"),
+    [
+        ("update-digest", "delivered other bytes than it committed to: refused [update-digest]"),
+        ("update-header", "delivered an update that cannot be taken: refused [update-header]"),
+    ],
+)
+def test_nobody_is_said_to_have_delivered_other_bytes_who_did_not(
+    capsys: pytest.CaptureFixture[str], verdict: str, says: str
+) -> None:
+    Narrator(1)(Event("delivered", 1, 1, {"member": "a", "verdict": verdict}))
+    assert says in capsys.readouterr().err
+
+
 def test_one_site_is_not_several(capsys: pytest.CaptureFixture[str]) -> None:
     narrator = Narrator(1)
     narrator(Event("open", 1, 1, {"roster": ["a"], "absent": [], "commit_by": 1_800_000_000}))

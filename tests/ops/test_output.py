@@ -84,6 +84,8 @@ def test_on_a_narrow_terminal_columns_go_and_words_stay_whole(monkeypatch: pytes
         assert word in drawn
     assert ("2026-11-23 00:41:00Z" in drawn) == ("AT" in drawn.upper().split())
     assert ("fedcba987654" in drawn) == (width > 100)
+    left = {80: "at, entry", 100: "entry"}.get(width)
+    assert (f"not shown for want of room: {left} " in drawn) == (left is not None)
 
 
 def test_what_the_encoding_has_no_character_for_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:

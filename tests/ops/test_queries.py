@@ -10,6 +10,7 @@ import pytest
 
 from chaincode.kinds import KINDS
 from identity.errors import UsageError
+from identity.keys import Keystore
 from ops import federation_file
 from ops.commands.log import parse_time
 from ops.run_folder import RunFolder
@@ -193,6 +194,9 @@ def test_status_says_how_an_interrupted_run_goes_on(terminal: Terminal, tmp_path
     assert "it goes on with" not in terminal("status", run.path)
     shutil.copy(federation_file.locate("demo"), run.federation_file)
     assert terminal("status", run.path).endswith(f"run {run.federation_file} --dir {run.path}\n")
+    run.keys.mkdir(exist_ok=True)
+    Keystore.create(run.keystore, "a passphrase")
+    assert terminal("status", run.path).endswith(f"--dir {run.path} --passphrase-file FILE\n")
     with run.locked():
         assert "it goes on with" not in terminal("status", run.path)
         assert "at work: process" in terminal.out

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from identity.errors import CredentialError, Rejected, UsageError
+from identity.errors import CredentialError, Rejected, Unavailable, UsageError
 from identity.keys import Keystore
 from ops import settings
 from ops.commands import run
@@ -64,6 +64,28 @@ def test_the_command_that_goes_on_asks_for_the_same(
     assert sorted(again) == sorted(["run", str(file), *options])
     terminal(*again, code=130)
     assert asked[0] == asked[1]
+
+
+def test_what_may_help_later_is_tried_again_with_the_same_command(
+    terminal: Terminal, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ending(monkeypatch, Unavailable("aggregation-timeout", "No answer."))
+    terminal("run", file, "--workers", 2, code=3)
+    terminal(*pasted(terminal.err.partition("next: ")[2]), code=3)
+    assert asked[0] == asked[1]
+    ending(monkeypatch, Unavailable("run-in-progress", "Another process.", next="fedledger status x"))
+    terminal("run", file, code=3)
+    assert "next: " in terminal.err
+    assert " status x" in terminal.err
+
+
+def test_a_folder_that_is_no_run_is_left_for_another_one(terminal: Terminal, file: Path) -> None:
+    Path("mine").mkdir()
+    Path("mine/federation.toml").write_text("my own")
+    terminal("run", file, "--dir", "mine", code=2)
+    assert "[run-folder-taken]" in terminal.err
+    assert pasted(terminal.err.partition("next: ")[2]) == ["run", str(file), "--dir", "mine-2"]
+    assert Path("mine/federation.toml").read_text() == "my own"
 
 
 @pytest.mark.parametrize(

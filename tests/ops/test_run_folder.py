@@ -38,6 +38,23 @@ def test_the_folder_that_is_named_wins_over_the_current_one_over_the_newest(
     assert resolve(tmp_path / "runs" / "new").path == tmp_path / "runs" / "new"
 
 
+def test_a_folder_that_holds_something_else_is_not_written_into(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "work")
+    folder.path.mkdir()
+    (folder.path / "task.py").write_text("years of work")
+    with pytest.raises(UsageError) as refused:
+        folder.create()
+    assert refused.value.code == "run-folder-taken"
+    assert [path.name for path in folder.path.iterdir()] == ["task.py"]
+    for ours in (folder.lock_file, folder.ledger):  # a run that was interrupted, or a copy of one
+        ours.touch()
+        folder.create()
+        ours.unlink()
+    RunFolder(tmp_path / "new" / "run").create()
+    (tmp_path / "empty").mkdir()
+    RunFolder(tmp_path / "empty").create()
+
+
 def test_commits_that_wait_beside_the_ledger_make_it_newer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     began(tmp_path / "runs" / "written", 2000)
@@ -125,7 +142,21 @@ def test_a_folder_that_is_a_link_is_not_written_into(tmp_path: Path, name: str) 
     run = RunFolder(tmp_path / "run")
     run.path.mkdir()
     (run.path / name).symlink_to(mine)
+    run.lock_file.touch()
     with pytest.raises(UsageError) as refused:
         run.create()
     assert refused.value.code == "run-folder-link"
     assert [path.name for path in mine.iterdir()] == ["letter"]
+
+
+def test_a_file_that_was_kept_is_told_from_another_of_its_name(tmp_path: Path) -> None:
+    folder, task = RunFolder(tmp_path / "run"), tmp_path / "task.py"
+    folder.create()
+    task.write_text("as it was")
+    assert not folder.keeps_another(task), "nothing was kept"
+    (folder.path / "task.py").write_text("as it was")
+    assert not folder.keeps_another(task)
+    assert not folder.keeps_another(folder.path / "task.py")
+    assert not folder.keeps_another(None)
+    task.write_text("changed")
+    assert folder.keeps_another(task)

@@ -178,6 +178,13 @@ def test_a_model_by_its_file(terminal: Terminal) -> None:
     assert len(answer["rounds"]) == 1
 
 
+def test_a_file_that_is_no_model_is_named(terminal: Terminal, path: Path, tmp_path: Path) -> None:
+    other = tmp_path / "thesis.pdf"
+    other.write_bytes(b"%PDF-1.7 and so on")
+    terminal("trace", path, "--model", other, code=1)
+    assert f"{other} is no model that can be read. " in terminal.err
+
+
 def test_a_base_that_nobody_recorded_breaks_the_chain(here: World, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", here)
     with opened(str(run.path)) as source:

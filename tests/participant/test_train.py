@@ -120,6 +120,7 @@ def _add_tensor(model: nn.Module) -> dict[str, float]:
         (lambda m: sys.exit(3), "training-failed", "SystemExit: 3"),
         (lambda m: {"loss": "much"}, "training-failed", "could not convert"),
         (lambda m: {"Bad Name": 1.0}, "training-failed", "metric 'Bad Name'"),
+        (lambda m: {f"m{i}": 1.0 for i in range(17)}, "training-failed", "at most 16 names"),
         (lambda m: m.double() and {}, "training-failed", "float64"),
         (_set_nan, "update-not-finite", "3.bias"),
         (_add_tensor, "training-failed", "training made 0.weight"),

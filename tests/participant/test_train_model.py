@@ -105,6 +105,16 @@ def test_an_evaluation_that_raises_is_the_users_error() -> None:
     assert caught.value.code == "task-evaluation"
 
 
+def test_an_evaluation_with_more_metrics_than_an_entry_takes_is_the_users_error() -> None:
+    class Many(Small):
+        def evaluate(self, model: nn.Module, data: Data) -> Mapping[str, float]:
+            return {f"m{i}": 1.0 for i in range(17)}
+
+    with pytest.raises(UsageError, match="at most 16 names") as caught:
+        trainer(Many()).evaluate(trainer().initial())
+    assert caught.value.code == "task-evaluation"
+
+
 def test_baselines_train_from_the_initial_model() -> None:
     of = trainer()
     assert of.train_alone("site-01", 0) == of.train_alone("site-03", 4) == of.evaluate(of.initial())

@@ -45,6 +45,27 @@ def check_refuses(code: str, ledger: SqliteLedger, batch: list[bytes]) -> None:
     check_intact(ledger, before)
 
 
+# No file
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_file_that_was_taken_from_under_its_name_gets_no_entries(ledger: SqliteLedger, replaced: bool) -> None:
+    """A receipt for what nobody will find again would be a lie."""
+    accepted(ledger.submit(WHOLE))
+    assert ledger._writer is not None
+    path = ledger._writer._connection.path
+    copy = path.with_name("copy")
+    copy.write_bytes(path.read_bytes())
+    if replaced:
+        copy.replace(path)
+    else:
+        path.unlink()
+    with pytest.raises(Unavailable) as caught:
+        ledger.submit(many(2))
+    assert caught.value.code == "ledger-gone"
+    assert list(ledger.entries()) == WHOLE
+
+
 # No space
 
 
