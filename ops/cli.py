@@ -17,12 +17,18 @@ def main() -> None:
     """The entry point of the ``fedledger`` script."""
     try:
         code = _run(sys.argv[1:])
-    except KeyboardInterrupt:  # before there is a command that could say more
+        if code == INTERRUPTED:
+            _ignore_interrupts()
+    except KeyboardInterrupt:  # before there is a command that could say more, or once more after it
+        _ignore_interrupts()
         code = INTERRUPTED
-    if code == INTERRUPTED:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # who presses it once more does not interrupt the tidying up
     gc.freeze()  # what is left goes with the process: to look through it for garbage at the exit takes a tenth of a query
     sys.exit(code)
+
+
+def _ignore_interrupts() -> None:
+    """Let nobody who presses Ctrl-C again interrupt the tidying up, which is short."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _run(arguments: list[str]) -> int:

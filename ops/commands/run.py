@@ -160,8 +160,10 @@ def _explaining(file: str, said: Mapping[str, object], place: RunFolder, channel
     try:
         yield
     except KeyboardInterrupt:
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # who presses it twice is to have the command, too
         output.note("Nothing is lost. The run goes on with:")
         output.note(f"  {_command(file, said)}")
+        signal.signal(signal.SIGINT, before)
         raise
     except (Rejected, UsageError) as refusal:
         if refusal.code in _ENDS:
