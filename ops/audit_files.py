@@ -27,8 +27,9 @@ def export(out: Path, path: str | None) -> None:
     folder = place(path, announce=True)
     if folder.is_file():
         raise UsageError("not-a-run", f"{folder} is a file; a run folder is exported.")
-    _check_free(out, "bundle", is_bundle)
     if out.exists():
+        if not (out.is_file() and is_bundle(out)):
+            raise _another_kind(out, "bundle")
         another = next(name for n in count(2) if not Path(name := f"{out}-{n}").exists())
         message = (
             f"{out} holds evidence that was exported before: it is not replaced, for some of it may be gone since."
@@ -52,7 +53,7 @@ def export(out: Path, path: str | None) -> None:
 def prove(arguments: Sequence[str], out: Path) -> None:
     """Write the proof that one entry is in the log, for somebody who has the federation's key alone; no other is replaced by it."""
     path, text = path_and(arguments, "ENTRY")
-    _check_free(out, "proof", lambda existing: is_proof(read_bounded(existing, 64)))
+    kept = _kept(out, "proof", is_proof)
     where = place(path, announce=True)
     if _on_channel(where):
         raise UsageError(
@@ -67,7 +68,7 @@ def prove(arguments: Sequence[str], out: Path) -> None:
             else ScannedLog(source.entries(), source.checkpoint(), lambda index, _: index == logged.index)
         )  # fmt: skip
         proof, size = make_entry_proof(log, logged.index), source.size
-    if out.exists() and read_bounded(out, MAX_PROOF_BYTES) != proof.encode():
+    if kept not in {None, proof.encode()}:
         message = f"{out} holds another proof: it is not replaced, for the head in it may be kept nowhere else."
         another = output.command_line("audit", "prove", where, str(logged.index), "-o", f"{out}-{logged.index}-{size}")
         raise UsageError("output-exists", message, next=another)
@@ -97,7 +98,7 @@ def _key_of(where: Path) -> Path:
 
 def keep_head(out: Path, path: str | None) -> None:
     """Write the log's present signed checkpoint, to keep elsewhere; one that was kept is not replaced by another."""
-    _check_free(out, "checkpoint", heads.is_head_file)
+    kept = _kept(out, "checkpoint", heads.is_checkpoint)
     where = place(path, announce=True)  # found once: while this is at work the newest run may become another one
     run = None if where.is_file() else channel_run.read_run(where)
     if run is not None:
@@ -106,7 +107,7 @@ def keep_head(out: Path, path: str | None) -> None:
         with opened(str(where)) as source:
             note = source.checkpoint()
     checkpoint = stated_head(note)
-    if out.exists() and (kept := read_bounded(out, MAX_PROOF_BYTES)).rstrip() != note.encode().rstrip():
+    if kept is not None and kept.rstrip() != note.encode().rstrip():
         old = stated_head(kept)
         message = (
             f"{out} holds the head of {old.origin} at {counted(old.size, 'entry')}: "
@@ -123,7 +124,18 @@ def keep_head(out: Path, path: str | None) -> None:
     output.next_command("audit", "verify", where, "--head", out, "--key", _key_of(where))
 
 
-def _check_free(path: Path, what: str, is_ours: Callable[[Path], bool]) -> None:
-    """Refuse to replace anything but a file of the same kind (UsageError output-exists)."""
-    if path.exists() and not (path.is_file() and is_ours(path)):
-        raise UsageError("output-exists", f"{path} exists and is no {what}; it is not replaced.")
+def _another_kind(path: Path, what: str) -> UsageError:
+    return UsageError("output-exists", f"{path} exists and is no {what}; it is not replaced.")
+
+
+def _kept(path: Path, what: str, is_ours: Callable[[bytes], bool]) -> bytes | None:
+    """What a small file of the same kind holds already, None where there is none.
+
+    Raises UsageError(output-exists) where it is of another kind.
+    """
+    if not path.exists():
+        return None
+    kept = read_bounded(path, MAX_PROOF_BYTES) if path.is_file() else b""
+    if not is_ours(kept):
+        raise _another_kind(path, what)
+    return kept

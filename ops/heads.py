@@ -27,7 +27,7 @@ def read_head(path: Path, run: str | None = None) -> bytes:
     if is_proof(data):
         return data
     checkpoint = data.rstrip(b"\r\n") + b"\n"
-    if not _is_checkpoint(checkpoint):
+    if not is_checkpoint(checkpoint):
         raise UsageError(
             "head-malformed", f"{path} is no head of a log.\nallowed: a checkpoint, a proof file, or an exported bundle\n"
             "Keep a checkpoint of a run elsewhere, to have one:", next=output.command_line("audit", "head", *([run] if run else []), "-o", "head.checkpoint"),
@@ -35,12 +35,8 @@ def read_head(path: Path, run: str | None = None) -> bytes:
     return checkpoint
 
 
-def is_head_file(path: Path) -> bool:
-    """Whether a file holds a checkpoint and nothing else."""
-    return _is_checkpoint(read_bounded(path, MAX_PROOF_BYTES))
-
-
-def _is_checkpoint(data: bytes) -> bool:
+def is_checkpoint(data: bytes) -> bool:
+    """Whether bytes are a checkpoint and nothing else."""
     try:
         stated_head(data)
     except EvidenceError:
