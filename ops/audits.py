@@ -34,7 +34,7 @@ def verify(
         return 0
     options: dict[str, Any] = {
         "head": None if head is None else heads.read_head(head, path),
-        "key": _key(key),
+        "key": _key(key, where),
         "recompute": recompute,
     }
     report = verify_bundle(bundle or where, **options) if where.is_file() else verify_folder(where, **options)
@@ -153,14 +153,18 @@ def _key_path(given: Path | None) -> Path | None:
     return given or (Path(text) if text else None)
 
 
-def _key(given: Path | None) -> Key | None:
+def _key(given: Path | None, where: Path) -> Key | None:
     """The key that the auditor trusts, from the command line or the settings.
 
     Raises:
-        EvidenceError: ``federation-key``. OSError where the file cannot be read.
+        UsageError: ``key-missing``. EvidenceError: ``federation-key``. OSError where the file cannot be read.
     """
     path = _key_path(given)
-    return None if path is None else read_any_key(path)
+    try:
+        return None if path is None else read_any_key(path)
+    except FileNotFoundError as error:
+        message = f"There is no file {path}: it is the key that the federation gave you. Without it the evidence shows its integrity only:"
+        raise UsageError("key-missing", message, next=output.command_line("audit", "verify", where)) from error
 
 
 @contextmanager

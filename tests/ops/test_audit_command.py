@@ -148,6 +148,9 @@ def test_a_trusted_key_from_outside(
     text = (tmp_path / "trusted").read_text().splitlines()
     (tmp_path / "trusted").write_text(f"{text[0]}\n{'0' * 64}\n")
     assert "[key-differs]" in terminal("audit", "verify", run.folder, code=1)
+    terminal("audit", "verify", run.folder, "--key", tmp_path / "nowhere", code=2)
+    assert f"no file {tmp_path / 'nowhere'}" in terminal.err
+    assert terminal.err.endswith(f"audit verify {run.folder}\n")
     (tmp_path / "trusted").write_text("nonsense")
     terminal("audit", "verify", run.folder, code=1)
     assert "federation-key" in terminal.err
