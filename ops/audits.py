@@ -5,7 +5,7 @@ What it needs for run folders alone is loaded where it is used: a bundle's audit
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -34,7 +34,7 @@ def verify(
         return 0
     options: dict[str, Any] = {
         "head": None if head is None else heads.read_head(head, path),
-        "key": _key(key, where),
+        "key": _key(key, [where, *(["--head", head] if head is not None else [])]),
         "recompute": recompute,
     }
     report = verify_bundle(bundle or where, **options) if where.is_file() else verify_folder(where, **options)
@@ -153,8 +153,8 @@ def _key_path(given: Path | None) -> Path | None:
     return given or (Path(text) if text else None)
 
 
-def _key(given: Path | None, where: Path) -> Key | None:
-    """The key that the auditor trusts, from the command line or the settings.
+def _key(given: Path | None, without: Sequence[object]) -> Key | None:
+    """The key that the auditor trusts, from the command line or the settings; ``without`` are the words of the audit without it.
 
     Raises:
         UsageError: ``key-missing``. EvidenceError: ``federation-key``. OSError where the file cannot be read.
@@ -164,7 +164,7 @@ def _key(given: Path | None, where: Path) -> Key | None:
         return None if path is None else read_any_key(path)
     except FileNotFoundError as error:
         message = f"There is no file {path}: it is the key that the federation gave you. Without it the evidence shows its integrity only:"
-        raise UsageError("key-missing", message, next=output.command_line("audit", "verify", where)) from error
+        raise UsageError("key-missing", message, next=output.command_line("audit", "verify", *without)) from error
 
 
 @contextmanager

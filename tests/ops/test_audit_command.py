@@ -151,6 +151,17 @@ def test_a_trusted_key_from_outside(
     terminal("audit", "verify", run.folder, "--key", tmp_path / "nowhere", code=2)
     assert f"no file {tmp_path / 'nowhere'}" in terminal.err
     assert terminal.err.endswith(f"audit verify {run.folder}\n")
+    terminal(
+        "audit",
+        "verify",
+        run.folder,
+        "--key",
+        tmp_path / "nowhere",
+        "--head",
+        run.folder / artefacts.RELEASED_PROOF,
+        code=2,
+    )
+    assert terminal.err.endswith(f"audit verify {run.folder} --head {run.folder / artefacts.RELEASED_PROOF}\n")
     (tmp_path / "trusted").write_text("nonsense")
     terminal("audit", "verify", run.folder, code=1)
     assert "federation-key" in terminal.err
