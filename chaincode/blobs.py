@@ -110,8 +110,8 @@ class BlobStore:
         """Move a delivered file to its place by renaming it, WITHOUT reading or verifying its bytes.
 
         For files that their reader verifies (updates), and for artefacts whose digest is not over the file
-        (models). Copied only where it lies on another file system. A process that still holds the file open for
-        writing can go on changing it. A file that another user could change, or that has a second name, is copied.
+        (models). Copied only where it lies on another file system, has a second name, or is one that another user could
+        change. A process that still holds the file open for writing can go on changing it.
 
         Raises EvidenceError(file-not-regular); OSError where there is no such file.
         """

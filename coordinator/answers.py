@@ -5,10 +5,9 @@ and what is recorded: it is held against the call, and bounded, before anybody l
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from chaincode import schema
 from chaincode.chunks import is_digest
 from chaincode.evidence import ShardEvidence
-from chaincode.kinds import METRICS
+from chaincode.kinds import KINDS, METRICS
 from coordinator.jobs import TaskInfo
 from coordinator.pool import Call
 from coordinator.ports import Delivery, Outcome
@@ -38,18 +37,10 @@ def held(call: Call, answer: Any) -> Any:
 def _bounded(error: Error) -> Error:
     """An error as it was raised, unless its text is endless, or it is of a family that only the contract and the keys have: who
     meets one of those believes that the ledger spoke."""
-    if (
-        not isinstance(error, Rejected | CredentialError)
-        and len(error.code) <= CODE_LIMIT
-        and len(str(error)) <= TEXT_LIMIT
-    ):
-        return error
     family = Error if isinstance(error, Rejected | CredentialError) else type(error)
-    return family(
-        error.code[:CODE_LIMIT],
-        error.message[:TEXT_LIMIT],
-        next=None if error.next is None else error.next[:TEXT_LIMIT],
-    )
+    if family is type(error) and len(error.code) <= CODE_LIMIT and len(str(error)) <= TEXT_LIMIT:
+        return error
+    return family(error.code[:CODE_LIMIT], error.message[:TEXT_LIMIT], next=error.next and error.next[:TEXT_LIMIT])
 
 
 def _trained(answer: Any, arguments: Sequence[Any]) -> bool:
@@ -69,8 +60,8 @@ def _is_result(result: Any) -> bool:
         return _is_text(result.code, CODE_LIMIT) and _is_text(result.message, TEXT_LIMIT)
     if type(result) is not TrainResult or not is_digest(result.digest):
         return False
-    _SIZE(result.size, "size")
-    _EXAMPLES(result.examples, "examples")
+    _COMMITTED["size"](result.size, "size")
+    _COMMITTED["examples"](result.examples, "examples")
     METRICS(result.metrics, "metrics")
     return True
 
@@ -99,8 +90,8 @@ def _is_outcome(outcome: Any, _: Sequence[Any]) -> bool:
     if type(outcome) is not Outcome:
         return False
     METRICS(outcome.metrics, "metrics")
-    digests = (outcome.sum, outcome.model, *filter(None, (outcome.optimiser, outcome.evaluation)))
-    return all(isinstance(digest, str) and is_digest(digest) for digest in digests)
+    optional = (outcome.optimiser, outcome.evaluation)
+    return is_digest(outcome.sum) and is_digest(outcome.model) and all(one == "" or is_digest(one) for one in optional)
 
 
 def _shards(answer: Any, arguments: Sequence[Any]) -> bool:
@@ -128,7 +119,7 @@ def _are_metrics(answer: Any) -> bool:
     return True
 
 
-_SIZE, _EXAMPLES = schema.integer(1, 2**40), schema.integer(0, 2**53 - 1)
+_COMMITTED = KINDS["commit"].fields
 _FITS: Final[Mapping[str, Fits]] = {
     "describe": lambda answer, _: type(answer) is TaskInfo,
     "train": _trained,

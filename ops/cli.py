@@ -8,8 +8,8 @@ from contextlib import nullcontext
 from importlib import import_module
 
 from chaincode.process import collect_rarely
+from ops.exit_codes import INTERRUPTED
 
-INTERRUPTED = 128 + signal.SIGINT
 _BEGUN = "audit"  # the one command for which there is something to begin, and whose beginning is loaded
 
 

@@ -17,8 +17,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from identity.errors import Error, Unavailable, UsageError
 from ops import ahead, output
-
-CLEAN, FINDINGS, USAGE, UNAVAILABLE, INTERNAL, INTERRUPTED = 0, 1, 2, 3, 70, 130
+from ops.exit_codes import CLEAN, FINDINGS, INTERNAL, INTERRUPTED, UNAVAILABLE, USAGE
 
 COMMANDS = {
     "new": "Write a new federation's file and a task to start from.",

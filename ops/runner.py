@@ -237,8 +237,7 @@ class Run:
 
     def _stored_model(self, digest: str) -> str:
         """The digest of the model that is stored under a digest, "" where there is none. Read once: nobody rewrites a model."""
-        path = self._folder.models / f"{digest}.safetensors"
-        if digest not in self._models and path.is_file():
+        if digest not in self._models and (path := self._folder.models / f"{digest}.safetensors").is_file():
             self._models[digest] = digest_file(path, threads=CORES)
         return self._models.get(digest, "")
 

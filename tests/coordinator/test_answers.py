@@ -52,6 +52,7 @@ BAD: list[tuple[Call, Any]] = [
     (LEAVES, [bytes(32)]), (LEAVES, (bytes(31),)), (LEAVES, None),
     (FINISH, replace(OUTCOME, model="../" + "2" * 61)), (FINISH, replace(OUTCOME, sum="")), (FINISH, {"model": "2" * 64}),
     (FINISH, replace(OUTCOME, metrics={f"m{i}": "1" for i in range(17)})), (FINISH, replace(OUTCOME, optimiser="x")),
+    (FINISH, replace(OUTCOME, optimiser=None)),  # type: ignore[arg-type]
     (ALONE, {"loss": 0.5}), (ALONE, None), (Call("", "describe", ()), {"name": "x"}),
 ]  # fmt: skip
 
